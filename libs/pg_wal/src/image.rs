@@ -1,0 +1,1 @@
+//! Full-page images: decompression and hole.

@@ -1,0 +1,2 @@
+//! Developer front door.
+fn main() {}
