@@ -1,1 +1,0 @@
-//! Full-page images: decompression and hole.
