@@ -21,3 +21,15 @@ pub(crate) fn put<const AT: usize, const N: usize, const LEN: usize>(
     const { assert!(AT + N <= LEN) };
     b[AT..AT + N].copy_from_slice(&v);
 }
+
+/// The `N` bytes at `at`, if the slice is long enough.
+#[inline]
+pub(crate) fn try_get<const N: usize>(b: &[u8], at: usize) -> Option<[u8; N]> {
+    b.get(at..)?.first_chunk::<N>().copied()
+}
+
+/// The `u32` at `at`, if the slice is long enough.
+#[inline]
+pub(crate) fn u32_at(b: &[u8], at: usize) -> Option<u32> {
+    try_get(b, at).map(u32::from_le_bytes)
+}

@@ -7,12 +7,25 @@
 
 #![forbid(unsafe_code)]
 
+pub mod backup_label;
 pub mod checkpoint;
 pub mod control;
+pub mod page;
+pub mod pgdata;
+pub mod relfile;
+pub mod relmap;
+pub mod replorigin;
+pub mod slru;
+pub mod start;
+pub mod tar;
+pub mod twophase;
+pub mod wal_segment;
 pub mod xid;
 
 mod le;
 
 pub use checkpoint::CheckPoint;
 pub use control::ControlFile;
+pub use relfile::RelFile;
+pub use start::{neon_start, vanilla_start};
 pub use xid::{FullXid, Xid};
