@@ -231,13 +231,21 @@ impl Header {
         let info = c.u8()?;
         let rmid = c.u8()?;
         c.skip(2)?;
-        Ok(Header { total_len, xid, prev, info, rmid, crc: c.u32()? })
+        Ok(Header {
+            total_len,
+            xid,
+            prev,
+            info,
+            rmid,
+            crc: c.u32()?,
+        })
     }
 }
 
 /// True if the record's CRC-32C matches its bytes. `raw` is the whole record.
 pub fn crc_is_valid(raw: &[u8]) -> bool {
-    let (Some(head), Some(body)) = (raw.first_chunk::<HEADER_SIZE>(), raw.get(HEADER_SIZE..)) else {
+    let (Some(head), Some(body)) = (raw.first_chunk::<HEADER_SIZE>(), raw.get(HEADER_SIZE..))
+    else {
         return false;
     };
     let [first @ .., c0, c1, c2, c3] = head;
@@ -255,7 +263,10 @@ impl<'a> Record<'a> {
     pub fn parse(raw: &'a [u8], version: PgMajor) -> Result<Record<'a>, Error> {
         let header = Header::parse(raw)?;
         if usize::try_from(header.total_len) != Ok(raw.len()) {
-            return Err(Error::Length { announced: header.total_len, actual: raw.len() });
+            return Err(Error::Length {
+                announced: header.total_len,
+                actual: raw.len(),
+            });
         }
         let mut rec = Record {
             raw,
@@ -280,7 +291,11 @@ impl<'a> Record<'a> {
                     let (block, image_len, data_len) =
                         block_header(&mut c, id, rec.blocks.last().map(|b| b.rel), version)?;
                     payload = payload.saturating_add(image_len).saturating_add(data_len);
-                    sizes.push(Announced { block: rec.blocks.len(), image_len, data_len });
+                    sizes.push(Announced {
+                        block: rec.blocks.len(),
+                        image_len,
+                        data_len,
+                    });
                     rec.blocks.push(block);
                 }
                 252 => rec.toplevel_xid = Some(c.u32()?),
@@ -298,7 +313,10 @@ impl<'a> Record<'a> {
             }
         }
         if c.left() != payload {
-            return Err(Error::Payload { announced: payload, left: c.left() });
+            return Err(Error::Payload {
+                announced: payload,
+                left: c.left(),
+            });
         }
         for s in sizes {
             let image = c.take(s.image_len)?;
@@ -357,13 +375,32 @@ fn block_header<'a>(
         })?);
     }
     let rel = if flags & BKP_SAME_REL != 0 {
-        previous.ok_or(rule("SAME_REL without a previous reference"))?.with_fork(fork)
+        previous
+            .ok_or(rule("SAME_REL without a previous reference"))?
+            .with_fork(fork)
     } else {
-        RelTag { spc: c.u32()?, db: c.u32()?, rel: c.u32()?, fork }
+        RelTag {
+            spc: c.u32()?,
+            db: c.u32()?,
+            rel: c.u32()?,
+            fork,
+        }
     };
     let block = c.u32()?;
     let will_init = flags & BKP_WILL_INIT != 0;
-    Ok((Block { id, rel, block, will_init, image, data: &[], has_data }, image_len, data_len))
+    Ok((
+        Block {
+            id,
+            rel,
+            block,
+            will_init,
+            image,
+            data: &[],
+            has_data,
+        },
+        image_len,
+        data_len,
+    ))
 }
 
 enum ImageError {
@@ -377,7 +414,11 @@ impl From<Short> for ImageError {
     }
 }
 
-fn image_header<'a>(c: &mut Cursor<'a>, len: u16, version: PgMajor) -> Result<Image<'a>, ImageError> {
+fn image_header<'a>(
+    c: &mut Cursor<'a>,
+    len: u16,
+    version: PgMajor,
+) -> Result<Image<'a>, ImageError> {
     const PAGE: u16 = 8192;
     let hole_offset = c.u16()?;
     let info = c.u8()?;
@@ -385,7 +426,11 @@ fn image_header<'a>(c: &mut Cursor<'a>, len: u16, version: PgMajor) -> Result<Im
     let (apply, compression) = match version {
         PgMajor::V14 => (
             info & 0x04 != 0,
-            if info & 0x02 != 0 { Compression::Pglz } else { Compression::None },
+            if info & 0x02 != 0 {
+                Compression::Pglz
+            } else {
+                Compression::None
+            },
         ),
         _ => (
             info & 0x02 != 0,
@@ -416,10 +461,21 @@ fn image_header<'a>(c: &mut Cursor<'a>, len: u16, version: PgMajor) -> Result<Im
         return Err(ImageError::Rule("hole without the hole flag"));
     }
     if compressed && len == PAGE {
-        return Err(ImageError::Rule("compressed image is not smaller than a page"));
+        return Err(ImageError::Rule(
+            "compressed image is not smaller than a page",
+        ));
     }
     if u32::from(hole_offset) + u32::from(hole_length) > u32::from(PAGE) {
         return Err(ImageError::Rule("hole reaches past the page"));
     }
-    Ok(Image { data: &[], hole_offset, hole_length, compression, apply })
+    Ok(Image {
+        data: &[],
+        hole_offset,
+        hole_length,
+        compression,
+        apply,
+    })
 }
+
+#[cfg(test)]
+mod tests;

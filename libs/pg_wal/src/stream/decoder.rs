@@ -604,3 +604,45 @@ fn moved(pos: Lsn, by: usize) -> Result<Lsn, Error> {
         .and_then(|n| pos.checked_add(n))
         .ok_or(Error::AddressSpace { at: pos })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_record_takes_memory_only_as_its_bytes_arrive() {
+        let start = Lsn((5 << 20) + 40);
+        let mut d = Decoder::new(
+            start,
+            Config {
+                segment_size: 1 << 20,
+                ..Config::new(PgMajor::V17)
+            },
+        );
+        let mut header = [0u8; 32];
+        header[..4].copy_from_slice(&MAX_RECORD_SIZE.to_le_bytes());
+        d.feed(start, &header).unwrap();
+        assert_eq!(d.next(), Ok(None));
+        assert!(d.state.buf.capacity() < 1 << 10);
+        assert_eq!(d.state.total, MAX_RECORD_SIZE);
+    }
+
+    #[test]
+    fn buffers_shrink_again() {
+        let start = Lsn((5 << 20) + 40);
+        let cfg = Config {
+            segment_size: 1 << 20,
+            ..Config::new(PgMajor::V17)
+        };
+        let mut d = Decoder::new(start, cfg);
+        d.state.lent = true;
+        d.state.buf = vec![0; 3 * KEPT_CAPACITY];
+        assert_eq!(d.next(), Ok(None));
+        assert!(d.state.buf.capacity() <= KEPT_CAPACITY);
+        d.input.copied = vec![0; 3 * KEPT_CAPACITY];
+        d.input.at = d.input.copied.len();
+        d.feed(start, &[24]).unwrap();
+        assert!(d.input.copied.capacity() <= KEPT_CAPACITY);
+        assert_eq!(d.input.rest(), [24]);
+    }
+}

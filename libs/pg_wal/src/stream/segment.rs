@@ -4,7 +4,6 @@
 //! segment. So the first thing that is not a valid record is the end, and [`Reader::stopped`] says
 //! what it was. Whether more was expected is for the caller to know.
 
-use super::decoder::Place;
 use super::{Config, Decoder, Error, PageHeader, RawRecord};
 use types::Lsn;
 use types::lsn::WAL_PAGE_SIZE;
@@ -52,27 +51,24 @@ impl<'a> Reader<'a> {
             return None;
         }
         let found = loop {
-            match self.step() {
+            let stepped = match self.decoder.step() {
                 Ok(Some(place)) => break place,
                 Ok(None) if self.left.is_empty() => return None,
-                Ok(None) => {}
-                Err(e) => {
-                    self.stopped = Some(e);
-                    return None;
-                }
+                Ok(None) => self.feed(),
+                Err(e) => Err(e),
+            };
+            if let Err(e) = stepped {
+                self.stopped = Some(e);
+                return None;
             }
         };
         Some(self.decoder.lend(found))
     }
 
-    fn step(&mut self) -> Result<Option<Place>, Error> {
-        if let Some(place) = self.decoder.step()? {
-            return Ok(Some(place));
-        }
+    fn feed(&mut self) -> Result<(), Error> {
         let (now, later) = self.left.split_at(self.left.len().min(STEP));
         self.left = later;
-        self.decoder.feed(self.decoder.position(), now)?;
-        Ok(None)
+        self.decoder.feed(self.decoder.position(), now)
     }
 
     /// End of the last record read: where WAL ends, once [`Reader::next`] returned `None`.
