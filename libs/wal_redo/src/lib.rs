@@ -29,6 +29,7 @@ pub mod page;
 pub(crate) mod action;
 pub(crate) mod btree;
 mod generic;
+mod gin;
 pub(crate) mod heap;
 mod index;
 mod redo;

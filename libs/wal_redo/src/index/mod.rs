@@ -137,12 +137,6 @@ impl<'a> Offsets<'a> {
         self.bytes.len() / 2
     }
 
-    /// True without entries.
-    #[inline]
-    pub const fn is_empty(self) -> bool {
-        self.bytes.is_empty()
-    }
-
     /// The entries.
     #[inline]
     pub fn iter(self) -> impl DoubleEndedIterator<Item = u16> + ExactSizeIterator + Clone + 'a {

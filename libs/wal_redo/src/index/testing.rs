@@ -158,10 +158,8 @@ pub(crate) fn any_page(special: usize) -> impl Strategy<Value = Box<[u8; PAGE_SI
             let _ = p.put(PAGE_SIZE - special, &tail);
             for (len, seed, honest) in list {
                 let mut t: Vec<u8> = seed.iter().copied().cycle().take(len).collect();
-                if honest {
-                    if let Some(info) = t.get_mut(6..8) {
-                        info.copy_from_slice(&(len as u16).to_le_bytes());
-                    }
+                if honest && let Some(info) = t.get_mut(6..8) {
+                    info.copy_from_slice(&(len as u16).to_le_bytes());
                 }
                 let off = p.max_offset() + 1;
                 let _ = p.add(&t, off, Place::Shift);
