@@ -30,6 +30,7 @@ pub(crate) mod action;
 pub(crate) mod btree;
 mod generic;
 mod gin;
+mod gist;
 pub(crate) mod heap;
 mod index;
 mod redo;

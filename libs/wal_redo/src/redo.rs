@@ -4,7 +4,7 @@ use crate::action::{Context, Effect};
 use crate::buf::{MAX_LEN, PageBuf};
 use crate::error::{Error, Fault};
 use crate::page::Page;
-use crate::{btree, generic, gin, heap, sequence, slru, vm};
+use crate::{btree, generic, gin, gist, heap, sequence, slru, vm};
 use pg_wal::record::rmid;
 use pg_wal::{Block, Record, image};
 use types::key::Kind;
@@ -265,6 +265,7 @@ fn dispatch(cx: &Context<'_>, page: &mut Page<'_>) -> Result<Effect, Fault> {
         rmid::NEON => heap::redo_neon(cx, page),
         rmid::BTREE => btree::redo(cx, page),
         rmid::GIN => gin::redo(cx, page),
+        rmid::GIST => gist::redo(cx, page),
         rmid::SEQ => sequence::redo(cx, page),
         rmid::GENERIC => generic::redo(cx, page),
         rmid::XLOG => full_page_image(cx),
@@ -273,10 +274,10 @@ fn dispatch(cx: &Context<'_>, page: &mut Page<'_>) -> Result<Effect, Fault> {
 }
 
 /// Changes that follow even a restored image, because the image was taken before them.
-fn after_image(cx: &Context<'_>, _page: &mut Page<'_>) -> Result<(), Fault> {
+fn after_image(cx: &Context<'_>, page: &mut Page<'_>) -> Result<(), Fault> {
     match (cx.rec.header.rmid, cx.op(), cx.block.id) {
         (rmid::HASH, 0x40, 0) | (rmid::HASH, 0x60, 0 | 1) => Err(Fault::Unsupported),
-        (rmid::GIST, 0x00, 1) | (rmid::GIST, 0x30, 0) => Err(Fault::Unsupported),
+        (rmid::GIST, _, _) => gist::after_image(cx, page),
         _ => Ok(()),
     }
 }
