@@ -27,6 +27,7 @@ pub mod name;
 pub mod page;
 
 pub(crate) mod action;
+mod brin;
 pub(crate) mod btree;
 mod generic;
 mod gin;
