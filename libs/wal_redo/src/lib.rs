@@ -37,6 +37,7 @@ mod index;
 mod redo;
 mod sequence;
 mod slru;
+mod spgist;
 mod vm;
 
 pub use buf::{MAX_LEN, PageBuf};

@@ -4,7 +4,7 @@ use crate::action::{Context, Effect};
 use crate::buf::{MAX_LEN, PageBuf};
 use crate::error::{Error, Fault};
 use crate::page::Page;
-use crate::{brin, btree, generic, gin, gist, heap, sequence, slru, vm};
+use crate::{brin, btree, generic, gin, gist, heap, sequence, slru, spgist, vm};
 use pg_wal::record::rmid;
 use pg_wal::{Block, Record, image};
 use types::key::Kind;
@@ -267,6 +267,7 @@ fn dispatch(cx: &Context<'_>, page: &mut Page<'_>) -> Result<Effect, Fault> {
         rmid::GIN => gin::redo(cx, page),
         rmid::GIST => gist::redo(cx, page),
         rmid::BRIN => brin::redo(cx, page),
+        rmid::SPGIST => spgist::redo(cx, page),
         rmid::SEQ => sequence::redo(cx, page),
         rmid::GENERIC => generic::redo(cx, page),
         rmid::XLOG => full_page_image(cx),
