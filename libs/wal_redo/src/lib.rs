@@ -32,6 +32,7 @@ pub(crate) mod btree;
 mod generic;
 mod gin;
 mod gist;
+mod hash;
 pub(crate) mod heap;
 mod index;
 mod redo;

@@ -4,7 +4,7 @@ use crate::action::{Context, Effect};
 use crate::buf::{MAX_LEN, PageBuf};
 use crate::error::{Error, Fault};
 use crate::page::Page;
-use crate::{brin, btree, generic, gin, gist, heap, sequence, slru, spgist, vm};
+use crate::{brin, btree, generic, gin, gist, hash, heap, sequence, slru, spgist, vm};
 use pg_wal::record::rmid;
 use pg_wal::{Block, Record, image};
 use types::key::Kind;
@@ -268,6 +268,7 @@ fn dispatch(cx: &Context<'_>, page: &mut Page<'_>) -> Result<Effect, Fault> {
         rmid::GIST => gist::redo(cx, page),
         rmid::BRIN => brin::redo(cx, page),
         rmid::SPGIST => spgist::redo(cx, page),
+        rmid::HASH => hash::redo(cx, page),
         rmid::SEQ => sequence::redo(cx, page),
         rmid::GENERIC => generic::redo(cx, page),
         rmid::XLOG => full_page_image(cx),
@@ -277,9 +278,9 @@ fn dispatch(cx: &Context<'_>, page: &mut Page<'_>) -> Result<Effect, Fault> {
 
 /// Changes that follow even a restored image, because the image was taken before them.
 fn after_image(cx: &Context<'_>, page: &mut Page<'_>) -> Result<(), Fault> {
-    match (cx.rec.header.rmid, cx.op(), cx.block.id) {
-        (rmid::HASH, 0x40, 0) | (rmid::HASH, 0x60, 0 | 1) => Err(Fault::Unsupported),
-        (rmid::GIST, _, _) => gist::after_image(cx, page),
+    match cx.rec.header.rmid {
+        rmid::HASH => hash::after_image(cx, page),
+        rmid::GIST => gist::after_image(cx, page),
         _ => Ok(()),
     }
 }
