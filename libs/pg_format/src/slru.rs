@@ -179,8 +179,11 @@ pub const fn member_place(member: u32) -> MemberPlace {
 /// WAL of older minors sets one entry per multixact, so an entry created concurrently may still
 /// be zero when a server is started in between; newer minors refuse such a zero. Every zero
 /// entry from the oldest multixact up to the next one takes the value of the entry behind it,
-/// and the last one the next free member offset. A reader then finds members whose id is 0 and
-/// skips them. Entries outside that range are left alone.
+/// and the last one the next free member offset. The multixact before a hole then ends where the
+/// one behind the hole begins; the members in between have id 0, and readers skip them. The hole
+/// itself has no members, which is right as long as no tuple names it, that is, as long as its
+/// own creation has not been replayed. Entries outside that range are left alone; a server
+/// writes the one at the next multixact when it starts.
 ///
 /// Give the pages from the newest to the oldest, circularly: the value behind a page's last
 /// entry stands on the page after it.
