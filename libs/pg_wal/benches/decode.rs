@@ -2,8 +2,8 @@
 //! copy of the same bytes, in the same run. The ratio is what counts.
 //!
 //! 2026-11-21, two shared cores of an x86-64 virtual machine under load, GiB/s as decode, decode of
-//! shared bytes, floor: oltp 1.0, 1.1, 3.6 (records of 80 bytes: 12 million a second, most of the
-//! time is a CRC per short record); fpi 3.9, 3.4, 3.4; bulk 4.8, 4.9, 3.2.
+//! shared bytes, floor: oltp 1.0, 1.1, 3.6 (records of about 80 bytes; the floor has no cost per
+//! record); fpi 3.9, 3.4, 3.4; bulk 4.8, 4.9, 3.2. One run; noise of a tenth and more.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "benchmark")]
 
