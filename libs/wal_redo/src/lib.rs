@@ -24,6 +24,7 @@ mod buf;
 mod error;
 pub mod mask;
 pub mod name;
+pub mod oracle;
 pub mod page;
 
 pub(crate) mod action;

@@ -7,10 +7,13 @@ mod tuple;
 use crate::action::{Context, Effect};
 use crate::error::Fault;
 use crate::page::{PD_ALL_VISIBLE, Page};
+use crate::redo::Dialect;
 use crate::vm;
 use arrayvec::ArrayVec;
 use form::{Form, TupleHeader};
+use pg_wal::Record;
 use pg_wal::cursor::Cursor;
+use pg_wal::record::rmid;
 use tuple::{COMBOCID, HEADER_SIZE, HOT_UPDATED, New, Tuple};
 use types::{BlockNumber, Flavour, Fork, PgMajor};
 
@@ -41,7 +44,7 @@ enum Op {
 
 /// Replays a Heap record.
 pub(crate) fn redo(cx: &Context<'_>, page: &mut Page<'_>) -> Result<Effect, Fault> {
-    let form = form_of(cx);
+    let form = form_of(&cx.dialect);
     match cx.op() & 0x70 {
         0x00 => change(cx, page, form, Op::Insert),
         0x10 => change(cx, page, form, Op::Delete),
@@ -56,7 +59,7 @@ pub(crate) fn redo(cx: &Context<'_>, page: &mut Page<'_>) -> Result<Effect, Faul
 
 /// Replays a Heap2 record.
 pub(crate) fn redo2(cx: &Context<'_>, page: &mut Page<'_>) -> Result<Effect, Fault> {
-    let form = form_of(cx);
+    let form = form_of(&cx.dialect);
     match cx.op() & 0x70 {
         0x10..=0x30 => prune::redo(cx, page),
         VISIBLE => visible(cx, page),
@@ -83,8 +86,8 @@ pub(crate) fn redo_neon(cx: &Context<'_>, page: &mut Page<'_>) -> Result<Effect,
     }
 }
 
-fn form_of(cx: &Context<'_>) -> Form {
-    match (cx.dialect.flavour, cx.version()) {
+fn form_of(d: &Dialect) -> Form {
+    match (d.flavour, d.version) {
         (Flavour::Neon, PgMajor::V14 | PgMajor::V15) => Form::NeonHeap,
         _ => Form::Vanilla,
     }
@@ -108,45 +111,55 @@ fn change(cx: &Context<'_>, page: &mut Page<'_>, form: Form, op: Op) -> Result<E
     Ok(Effect::Changed)
 }
 
-/// Heap blocks whose bits the record clears in the visibility map.
-fn cleared(cx: &Context<'_>, form: Form, op: Op) -> Result<ArrayVec<(BlockNumber, u8), 2>, Fault> {
+/// Heap blocks, with bits, that a record clears in the visibility map. Empty for records that
+/// clear none and for malformed ones.
+pub(crate) fn map_bits_cleared(rec: &Record<'_>, d: &Dialect) -> ArrayVec<(BlockNumber, u8), 2> {
+    let form = form_of(d);
+    let found = match (rec.header.rmid, rec.op() & 0x70) {
+        (rmid::HEAP, 0x00) => (form, Op::Insert),
+        (rmid::HEAP, 0x10) => (form, Op::Delete),
+        (rmid::HEAP, 0x20) => (form, Op::Update { hot: false }),
+        (rmid::HEAP, 0x40) => (form, Op::Update { hot: true }),
+        (rmid::HEAP, 0x60) => (form, Op::Lock),
+        (rmid::HEAP2, 0x50) => (form, Op::MultiInsert),
+        (rmid::HEAP2, 0x60) => (form, Op::LockUpdated),
+        (rmid::NEON, 0x00) => (Form::NeonManager, Op::Insert),
+        (rmid::NEON, 0x10) => (Form::NeonManager, Op::Delete),
+        (rmid::NEON, 0x20 | 0x30) => (Form::NeonManager, Op::Update { hot: false }),
+        (rmid::NEON, 0x40) => (Form::NeonManager, Op::Lock),
+        (rmid::NEON, 0x50) => (Form::NeonManager, Op::MultiInsert),
+        _ => return ArrayVec::new(),
+    };
+    cleared(rec, found.0, found.1).unwrap_or_default()
+}
+
+fn cleared(rec: &Record<'_>, form: Form, op: Op) -> Result<ArrayVec<(BlockNumber, u8), 2>, Fault> {
     let mut out = ArrayVec::new();
+    let main = rec.main;
     let (flag, bits, flags) = match op {
-        Op::Insert => (
-            ALL_VISIBLE_CLEARED,
-            vm::ALL_BITS,
-            Form::insert(cx.main())?.1,
-        ),
-        Op::MultiInsert => (
-            ALL_VISIBLE_CLEARED,
-            vm::ALL_BITS,
-            form.multi(cx.main())?.0.flags,
-        ),
-        Op::Delete => (
-            ALL_VISIBLE_CLEARED,
-            vm::ALL_BITS,
-            form.delete(cx.main())?.flags,
-        ),
-        Op::Lock => (
-            ALL_FROZEN_CLEARED,
-            vm::ALL_FROZEN,
-            form.lock(cx.main())?.flags,
-        ),
+        Op::Insert => (ALL_VISIBLE_CLEARED, vm::ALL_BITS, Form::insert(main)?.1),
+        Op::MultiInsert => (ALL_VISIBLE_CLEARED, vm::ALL_BITS, form.multi(main)?.0.flags),
+        Op::Delete => (ALL_VISIBLE_CLEARED, vm::ALL_BITS, form.delete(main)?.flags),
+        Op::Lock => (ALL_FROZEN_CLEARED, vm::ALL_FROZEN, form.lock(main)?.flags),
         Op::LockUpdated => (
             ALL_FROZEN_CLEARED,
             vm::ALL_FROZEN,
-            Form::lock_updated(cx.main())?.flags,
+            Form::lock_updated(main)?.flags,
         ),
         Op::Update { .. } => {
-            let flags = form.update(cx.main())?.old.flags;
-            if flags & ALL_VISIBLE_CLEARED != 0 {
-                out.push((cx.blk(1).or_else(|_| cx.blk(0))?, vm::ALL_BITS));
+            let flags = form.update(main)?.old.flags;
+            if flags & ALL_VISIBLE_CLEARED != 0
+                && let Some(old) = rec.block(1).or(rec.block(0))
+            {
+                out.push((old.block, vm::ALL_BITS));
             }
             (NEW_ALL_VISIBLE_CLEARED, vm::ALL_BITS, flags)
         }
     };
-    if flags & flag != 0 {
-        out.push((cx.blk(0)?, bits));
+    if flags & flag != 0
+        && let Some(new) = rec.block(0)
+    {
+        out.push((new.block, bits));
     }
     Ok(out)
 }
@@ -154,7 +167,7 @@ fn cleared(cx: &Context<'_>, form: Form, op: Op) -> Result<ArrayVec<(BlockNumber
 /// A map page the record names: clear every listed block that lives on it.
 fn clear_map(cx: &Context<'_>, page: &mut Page<'_>, form: Form, op: Op) -> Result<Effect, Fault> {
     let mut effect = Effect::Untouched;
-    for (heap, bits) in cleared(cx, form, op)? {
+    for (heap, bits) in cleared(cx.rec, form, op)? {
         if vm::place(heap).0 == cx.block.block && vm::clear(page, heap, bits)? {
             effect = Effect::Changed;
         }

@@ -1,0 +1,150 @@
+//! Replays the WAL of a server that ran with `wal_consistency_checking = 'all'` and prints, per
+//! record type, how many pages came out as Postgres had them.
+//!
+//! `cargo run --release -p wal_redo --example oracle -- PG_WAL_DIR MAJOR [--hint-bits]
+//! [--segment-size BYTES] [--cases FILE]`
+//!
+//! `--cases` writes one record of each variant with the pages it changes, for the golden test.
+
+use anyhow::{Context, bail, ensure};
+use pg_wal::Record;
+use pg_wal::stream::{Config, segment};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use types::{Flavour, Lsn, PgMajor};
+use wal_redo::Dialect;
+use wal_redo::oracle::Oracle;
+
+fn main() -> anyhow::Result<()> {
+    let mut args = std::env::args().skip(1);
+    let dir = PathBuf::from(args.next().context("missing argument: pg_wal directory")?);
+    let version = args
+        .next()
+        .context("missing argument: major version")?
+        .parse::<u32>()?;
+    let version = PgMajor::try_from(version)?;
+    let mut dialect = Dialect {
+        version,
+        flavour: Flavour::Vanilla,
+        hint_bits_logged: false,
+    };
+    let mut size = 16u32 << 20;
+    let mut cases = None;
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--hint-bits" => dialect.hint_bits_logged = true,
+            "--segment-size" => size = args.next().context("missing segment size")?.parse()?,
+            "--cases" => cases = Some(PathBuf::from(args.next().context("missing file")?)),
+            other => bail!("unknown argument {other}"),
+        }
+    }
+
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(&dir).with_context(|| format!("{}", dir.display()))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if let Some((timeline, number)) = segment::parse_file_name(&name, size) {
+            numbers.push((number, timeline, entry.path()));
+        }
+    }
+    numbers.sort();
+    let first = numbers.first().context("no WAL segments here")?.0;
+    let mut wal = Vec::new();
+    for (want, (number, _, path)) in (first..).zip(&numbers) {
+        ensure!(
+            want == *number,
+            "segment {want} is missing before {}",
+            path.display()
+        );
+        wal.extend(std::fs::read(path)?);
+    }
+
+    let start = Lsn(first * u64::from(size));
+    let cfg = Config {
+        segment_size: size,
+        ..Config::new(version)
+    };
+    let mut reader =
+        segment::Reader::from_page(start, &wal, cfg).context("no record begins here")?;
+    let mut oracle = Oracle::new(dialect);
+    let mut chosen = Cases::default();
+    while let Some(rec) = reader.next() {
+        if cases.is_some() {
+            chosen.offer(&oracle, rec.end, &rec.parse(version)?);
+        }
+        oracle
+            .record(rec.end, rec.bytes)
+            .with_context(|| format!("record at {}", rec.start))?;
+    }
+    println!(
+        "WAL from {start} to {}, {} MiB",
+        reader.end(),
+        wal.len() >> 20
+    );
+    print!("{}", oracle.report());
+    for finding in oracle.report().findings.iter().take(20) {
+        println!("{finding}");
+    }
+    if let Some(path) = cases {
+        std::fs::write(path, zstd::encode_all(chosen.bytes().as_slice(), 19)?)?;
+    }
+    Ok(())
+}
+
+/// The smallest record of each variant.
+#[derive(Default)]
+struct Cases(HashMap<Vec<u8>, Vec<u8>>);
+
+impl Cases {
+    fn offer(&mut self, oracle: &Oracle, end: Lsn, rec: &Record<'_>) {
+        let mut variant = vec![rec.header.rmid, rec.header.info];
+        let mut pages = Vec::new();
+        for b in &rec.blocks {
+            if b.image.is_none_or(|i| i.apply) {
+                return;
+            }
+            variant.push(b.id);
+            if !b.will_init {
+                let Some(page) = oracle.page(b.rel, b.block) else {
+                    return;
+                };
+                pages.push((b, page));
+            }
+        }
+        if rec.blocks.is_empty() {
+            return;
+        }
+        // Flags of heap records, where they are.
+        let flags = match (rec.header.rmid, rec.op() & 0x70) {
+            (9, 0x10..=0x30) => rec.main.get(1).filter(|_| rec.main.len() < 8),
+            (9, 0x40) => rec.main.get(4),
+            (9, 0x50) => rec.main.first(),
+            (10, 0x00) => rec.main.get(2),
+            (9 | 10, 0x10 | 0x20 | 0x40 | 0x60) => rec.main.get(7),
+            _ => None,
+        };
+        variant.extend(flags);
+        let mut case = end.0.to_le_bytes().to_vec();
+        case.extend((pages.len() as u8).to_le_bytes());
+        for (b, page) in pages {
+            for n in [b.rel.spc, b.rel.db, b.rel.rel] {
+                case.extend(n.to_le_bytes());
+            }
+            case.push(b.rel.fork as u8);
+            case.extend(b.block.to_le_bytes());
+            case.extend(page);
+        }
+        case.extend((rec.raw.len() as u32).to_le_bytes());
+        case.extend(rec.raw);
+        let best = self.0.entry(variant).or_insert_with(|| case.clone());
+        if case.len() < best.len() {
+            *best = case;
+        }
+    }
+
+    fn bytes(self) -> Vec<u8> {
+        let mut all: Vec<_> = self.0.into_iter().collect();
+        all.sort();
+        all.into_iter().flat_map(|(_, case)| case).collect()
+    }
+}
