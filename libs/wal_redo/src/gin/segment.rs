@@ -22,7 +22,7 @@ const SEGMENT_HEADER: usize = TID_SIZE + 2;
 /// Bits of an offset number in a tid seen as an integer.
 const OFFSET_BITS: u32 = 11;
 /// Longest encoded distance in bytes.
-const MAX_VARBYTE: usize = 7;
+const MAX_VARBYTE: u32 = 7;
 
 /// New payload under construction.
 type Out = ArrayVec<u8, PAGE_SIZE>;
@@ -77,23 +77,25 @@ impl<'a> Tids<'a> {
     }
 
     /// Takes the next tid.
+    #[inline]
     pub fn advance(&mut self) -> Result<(), Fault> {
         let Some(now) = self.next else { return Ok(()) };
-        if self.rest.is_empty() {
-            self.next = None;
-            return Ok(());
-        }
         let mut distance = 0u64;
-        for (i, b) in self.rest.iter().take(MAX_VARBYTE).enumerate() {
-            distance |= u64::from(b & 0x7F) << (7 * i);
+        let mut bytes = self.rest.iter();
+        for shift in (0..7 * MAX_VARBYTE).step_by(7) {
+            let Some(b) = bytes.next() else {
+                if shift > 0 {
+                    break;
+                }
+                self.next = None;
+                return Ok(());
+            };
+            distance |= u64::from(b & 0x7F) << shift;
             if b & 0x80 == 0 {
-                self.rest = self.rest.get(i + 1..).unwrap_or_default();
+                self.rest = bytes.as_slice();
                 self.next = Some(now + distance);
-                return if distance == 0 || (now + distance) >> (32 + OFFSET_BITS) != 0 {
-                    Err(ORDER)
-                } else {
-                    Ok(())
-                };
+                let in_order = distance != 0 && (now + distance) >> (32 + OFFSET_BITS) == 0;
+                return if in_order { Ok(()) } else { Err(ORDER) };
             }
         }
         Err(Fault::Rule("posting list segment ends inside a distance"))
@@ -135,6 +137,12 @@ impl<'o> Writer<'o> {
         Ok(())
     }
 
+    /// Takes over encoded distances that follow the last tid pushed and end at `last`.
+    fn copy(&mut self, distances: &[u8], last: u64) -> Result<(), Fault> {
+        self.last = Some(last);
+        extend(self.out, distances)
+    }
+
     fn byte(&mut self, b: u8) -> Result<(), Fault> {
         self.out.try_push(b).map_err(|_| OVERFLOW)
     }
@@ -169,23 +177,34 @@ fn extend(out: &mut Out, bytes: &[u8]) -> Result<(), Fault> {
 }
 
 /// One segment with the tids of `old` and the stored, ascending tids `new`; duplicates once.
+/// Distances between neighbours of `old` that stay neighbours are copied as they stand.
 fn merge(old: &[u8], new: &[[u8; TID_SIZE]], out: &mut Out) -> Result<(), Fault> {
     let mut old = Tids::new(old)?;
     let mut writer = Writer::new(out);
     for stored in new {
         let added = pack(*stored)?;
-        while let Some(v) = old.peek().filter(|v| *v < added) {
+        if let Some(v) = old.peek().filter(|v| *v < added) {
             writer.push(v)?;
+            let mut run = old.rest;
+            let mut last = v;
+            let mut before = old.rest;
             old.advance()?;
+            while let Some(v) = old.peek().filter(|v| *v < added) {
+                last = v;
+                before = old.rest;
+                old.advance()?;
+            }
+            run = run.get(..run.len() - before.len()).unwrap_or_default();
+            writer.copy(run, last)?;
         }
         if old.peek() == Some(added) {
             old.advance()?;
         }
         writer.push(added)?;
     }
-    while let Some(v) = old.peek() {
+    if let Some(v) = old.peek() {
         writer.push(v)?;
-        old.advance()?;
+        writer.copy(old.rest, v)?;
     }
     writer.finish()
 }
