@@ -259,23 +259,37 @@ struct Announced {
 }
 
 impl<'a> Record<'a> {
-    /// Parses a whole record. The layout of image flags depends on `version`.
-    pub fn parse(raw: &'a [u8], version: PgMajor) -> Result<Record<'a>, Error> {
-        let header = Header::parse(raw)?;
-        if usize::try_from(header.total_len) != Ok(raw.len()) {
-            return Err(Error::Length {
-                announced: header.total_len,
-                actual: raw.len(),
-            });
-        }
-        let mut rec = Record {
-            raw,
-            header,
-            blocks: ArrayVec::new(),
+    /// A record with nothing in it, to be filled by [`Record::parse_into`].
+    #[inline]
+    pub const fn empty() -> Record<'a> {
+        Record {
+            raw: &[],
+            header: Header { total_len: 0, xid: 0, prev: 0, info: 0, rmid: 0, crc: 0 },
+            blocks: ArrayVec::new_const(),
             main: &[],
             origin: None,
             toplevel_xid: None,
-        };
+        }
+    }
+
+    /// Parses a whole record. The layout of image flags depends on `version`.
+    pub fn parse(raw: &'a [u8], version: PgMajor) -> Result<Record<'a>, Error> {
+        let mut rec = Record::empty();
+        rec.parse_into(raw, version)?;
+        Ok(rec)
+    }
+
+    /// [`Record::parse`] in place: the struct has room for 33 references and moving it costs more
+    /// than parsing. After an error the contents mean nothing.
+    pub fn parse_into(&mut self, raw: &'a [u8], version: PgMajor) -> Result<(), Error> {
+        let rec = self;
+        rec.header = Header::parse(raw)?;
+        if usize::try_from(rec.header.total_len) != Ok(raw.len()) {
+            return Err(Error::Length { announced: rec.header.total_len, actual: raw.len() });
+        }
+        rec.raw = raw;
+        rec.blocks.clear();
+        (rec.main, rec.origin, rec.toplevel_xid) = (&[], None, None);
         let mut c = Cursor::new(raw, "record");
         c.skip(HEADER_SIZE)?;
         let mut sizes: ArrayVec<Announced, 33> = ArrayVec::new();
@@ -329,7 +343,7 @@ impl<'a> Record<'a> {
             }
         }
         rec.main = c.take(main_len)?;
-        Ok(rec)
+        Ok(())
     }
 
     /// The reference with block id `id`.

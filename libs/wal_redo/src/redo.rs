@@ -138,14 +138,14 @@ pub fn apply_postgres(
     raw: &[u8],
     dialect: &Dialect,
 ) -> Result<Outcome, Error> {
-    match Record::parse(raw, dialect.version) {
-        Ok(rec) => apply_parsed(buf, key, lsn, &rec, dialect),
-        Err(source) => Err(Error::Record {
+    let mut rec = Record::empty();
+    rec.parse_into(raw, dialect.version)
+        .map_err(|source| Error::Record {
             lsn,
             key: *key,
             source,
-        }),
-    }
+        })?;
+    apply_parsed(buf, key, lsn, &rec, dialect)
 }
 
 /// Applies one parsed Postgres record, which ends at `lsn`, to the page of `key` in `buf`.
