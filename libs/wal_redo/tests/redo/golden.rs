@@ -1,10 +1,11 @@
 //! Records of real servers, with the pages they found and the pages they left.
 //!
-//! `tests/golden/NN.zst` holds, for each variant of each record type that a workload made
-//! Postgres NN write under `wal_consistency_checking = 'all'`, one record with the pages it
-//! changes as they were before. Written by `examples/oracle.rs --cases`. Format, little-endian,
-//! repeated to the end: record end u64, number of pages u8, per page tablespace, database,
-//! relation u32 each, fork u8, block u32 and 8192 bytes; record length u32, record.
+//! `tests/golden/NN.zst` (heap above all) and `tests/golden/NN-index.zst` hold, for each variant
+//! of each record type that a workload made Postgres NN write under `wal_consistency_checking`,
+//! one record with the pages it changes as they were before. Written by
+//! `examples/oracle.rs --cases`. Format, little-endian, repeated to the end: record end u64,
+//! number of pages u8, per page tablespace, database, relation u32 each, fork u8, block u32 and
+//! 8192 bytes; record length u32, record.
 
 use pg_wal::cursor::Cursor;
 use types::{Fork, Lsn, PgMajor, RelTag};
@@ -17,8 +18,11 @@ struct Case {
     raw: Vec<u8>,
 }
 
-fn cases(version: PgMajor) -> Vec<Case> {
-    let path = format!("{}/tests/golden/{version}.zst", env!("CARGO_MANIFEST_DIR"));
+fn cases(version: PgMajor, kind: &str) -> Vec<Case> {
+    let path = format!(
+        "{}/tests/golden/{version}{kind}.zst",
+        env!("CARGO_MANIFEST_DIR")
+    );
     let bytes = zstd::decode_all(std::fs::File::open(path).unwrap()).unwrap();
     let mut c = Cursor::new(&bytes, "golden cases");
     let mut out = Vec::new();
@@ -67,8 +71,8 @@ fn run(version: PgMajor, case: &Case) -> Report {
 fn redo_leaves_the_pages_postgres_left() {
     for version in PgMajor::ALL {
         let mut sum = Row::default();
-        for case in cases(version) {
-            let report = run(version, &case);
+        for case in cases(version, "").iter().chain(&cases(version, "-index")) {
+            let report = run(version, case);
             let row = report.total();
             assert!(
                 report.findings.is_empty(),
@@ -83,10 +87,26 @@ fn redo_leaves_the_pages_postgres_left() {
 }
 
 #[test]
+fn index_cases_cover_every_record_type_that_is_not_only_images() {
+    for version in PgMajor::ALL {
+        let mut types: Vec<(u8, u8)> = cases(version, "-index")
+            .iter()
+            .map(|c| (c.raw[17], c.raw[16] & 0xF0))
+            .collect();
+        types.sort_unstable();
+        types.dedup();
+        let of = |rmid: u8| types.iter().filter(|(r, _)| *r == rmid).count();
+        // Btree, hash, GIN, GiST, SP-GiST, BRIN, generic.
+        let counts = [11, 12, 13, 14, 16, 17, 20].map(of);
+        assert_eq!(counts, [14, 12, 7, 4, 8, 8, 1], "{version}");
+    }
+}
+
+#[test]
 fn the_oracle_sees_what_a_wrong_redo_leaves() {
     // A changed byte of user data in the base must surface as a difference.
     let mut seen = 0;
-    for case in cases(PgMajor::V16).iter_mut() {
+    for case in cases(PgMajor::V16, "").iter_mut() {
         let [(rel, _, page)] = case.pages.as_mut_slice() else {
             continue;
         };
