@@ -65,7 +65,13 @@ impl Batch {
 
     fn push(&mut self, key: Key, lsn: Lsn, offset: usize, will_init: bool) {
         let len = self.raw.len() - offset;
-        self.entries.push(Entry { key, lsn, offset, len, will_init });
+        self.entries.push(Entry {
+            key,
+            lsn,
+            offset,
+            len,
+            will_init,
+        });
     }
 
     /// The serialized value of an entry of this batch.

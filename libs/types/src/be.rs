@@ -73,7 +73,11 @@ impl<'a> Reader<'a> {
                 self.pos = e;
                 Ok(s)
             }
-            _ => Err(Error::Truncated { at: self.pos, wanted: n, left: self.left() }),
+            _ => Err(Error::Truncated {
+                at: self.pos,
+                wanted: n,
+                left: self.left(),
+            }),
         }
     }
 
@@ -111,13 +115,21 @@ impl<'a> Reader<'a> {
         match self.u8()? {
             0 => Ok(false),
             1 => Ok(true),
-            v => Err(Error::Invalid { at, what, value: u64::from(v) }),
+            v => Err(Error::Invalid {
+                at,
+                what,
+                value: u64::from(v),
+            }),
         }
     }
 
     /// An optional u32: a presence byte and the number.
     pub fn opt_u32(&mut self, what: &'static str) -> Result<Option<u32>, Error> {
-        if self.bool(what)? { self.u32().map(Some) } else { Ok(None) }
+        if self.bool(what)? {
+            self.u32().map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     /// A u64 count of elements of at least `min_size` bytes each, checked against the bytes left

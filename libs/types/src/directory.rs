@@ -66,8 +66,11 @@ impl RelDirectory {
                 let rel = r.u32()?;
                 let at = r.position();
                 let f = r.u8()?;
-                let fork = Fork::from_u8(f)
-                    .ok_or(Error::Invalid { at, what: "fork", value: u64::from(f) })?;
+                let fork = Fork::from_u8(f).ok_or(Error::Invalid {
+                    at,
+                    what: "fork",
+                    value: u64::from(f),
+                })?;
                 Ok((rel, fork))
             })
             .collect::<Result<_, Error>>()?;
@@ -129,7 +132,13 @@ impl TwoPhaseDirectory {
         let mut r = Reader::new(buf);
         let n = r.count(if wide { 8 } else { 4 })?;
         let xids = (0..n)
-            .map(|_| if wide { r.u64() } else { r.u32().map(u64::from) })
+            .map(|_| {
+                if wide {
+                    r.u64()
+                } else {
+                    r.u32().map(u64::from)
+                }
+            })
             .collect::<Result<_, Error>>()?;
         r.finish()?;
         Ok(TwoPhaseDirectory { xids })
@@ -155,23 +164,38 @@ mod tests {
 
     #[test]
     fn published_vectors() {
-        let d = DbDirectory { dbs: [((1663, 5), true)].into() };
-        assert_eq!(hex::encode(d.encode()), "00000000000000010000067f0000000501");
+        let d = DbDirectory {
+            dbs: [((1663, 5), true)].into(),
+        };
+        assert_eq!(
+            hex::encode(d.encode()),
+            "00000000000000010000067f0000000501"
+        );
         assert_eq!(DbDirectory::decode(&d.encode()).unwrap(), d);
-        let r = RelDirectory { rels: [(16384, Fork::Main)].into() };
+        let r = RelDirectory {
+            rels: [(16384, Fork::Main)].into(),
+        };
         assert_eq!(hex::encode(r.encode()), "00000000000000010000400000");
         assert_eq!(RelDirectory::decode(&r.encode()).unwrap(), r);
     }
 
     #[test]
     fn a_hostile_count_is_refused_before_any_allocation() {
-        assert!(matches!(SlruDirectory::decode(&[0xFF; 12]), Err(Error::Count { .. })));
+        assert!(matches!(
+            SlruDirectory::decode(&[0xFF; 12]),
+            Err(Error::Count { .. })
+        ));
     }
 
     #[test]
     fn two_phase_width_follows_the_version() {
-        let d = TwoPhaseDirectory { xids: [7, 0x1_0000_0007].into() };
+        let d = TwoPhaseDirectory {
+            xids: [7, 0x1_0000_0007].into(),
+        };
         assert_eq!(TwoPhaseDirectory::decode(&d.encode(true), true).unwrap(), d);
-        assert_eq!(TwoPhaseDirectory::decode(&d.encode(true), false).unwrap_err(), Error::Trailing(8));
+        assert_eq!(
+            TwoPhaseDirectory::decode(&d.encode(true), false).unwrap_err(),
+            Error::Trailing(8)
+        );
     }
 }

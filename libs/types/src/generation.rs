@@ -84,6 +84,9 @@ mod tests {
         assert_eq!(Generation::NONE.previous(), None);
         assert_eq!(Generation::new(u32::MAX).next(), None);
         assert_eq!(Generation::new(26).suffix(), "-0000001a");
-        assert_eq!(Generation::parse_suffix("0000001a"), Some(Generation::new(26)));
+        assert_eq!(
+            Generation::parse_suffix("0000001a"),
+            Some(Generation::new(26))
+        );
     }
 }

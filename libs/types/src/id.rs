@@ -18,7 +18,11 @@ pub struct ParseError {
 }
 
 pub(crate) fn parse_error(kind: &'static str, text: &str, expected: &'static str) -> ParseError {
-    ParseError { kind, text: text.chars().take(64).collect(), expected }
+    ParseError {
+        kind,
+        text: text.chars().take(64).collect(),
+        expected,
+    }
 }
 
 macro_rules! text_serde {
@@ -91,7 +95,10 @@ pub struct TenantShardId {
 impl TenantShardId {
     /// The identity of an unsharded tenant.
     pub const fn unsharded(tenant: TenantId) -> Self {
-        TenantShardId { tenant, shard: ShardIndex::UNSHARDED }
+        TenantShardId {
+            tenant,
+            shard: ShardIndex::UNSHARDED,
+        }
     }
 }
 
@@ -115,7 +122,13 @@ impl FromStr for TenantShardId {
     type Err = ParseError;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        let err = || parse_error("tenant shard id", s, "32 hexadecimal digits, or those, '-' and NNCC");
+        let err = || {
+            parse_error(
+                "tenant shard id",
+                s,
+                "32 hexadecimal digits, or those, '-' and NNCC",
+            )
+        };
         match s.split_once('-') {
             None => Ok(Self::unsharded(s.parse().map_err(|_| err())?)),
             Some((tenant, shard)) => Ok(TenantShardId {

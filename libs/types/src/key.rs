@@ -121,7 +121,14 @@ pub enum Kind {
 }
 
 const fn key(field1: u8, field2: u32, field3: u32, field4: u32, field5: u8, field6: u32) -> Key {
-    Key { field1, field2, field3, field4, field5, field6 }
+    Key {
+        field1,
+        field2,
+        field3,
+        field4,
+        field5,
+        field6,
+    }
 }
 
 impl Key {
@@ -171,7 +178,14 @@ impl Key {
     }
     /// State of a prepared transaction, by full 64-bit xid.
     pub const fn two_phase_file(xid: u64) -> Key {
-        key(2, 0, 0, (xid >> 40) as u32 & 0xFF_FFFF, (xid >> 32) as u8, xid as u32)
+        key(
+            2,
+            0,
+            0,
+            (xid >> 40) as u32 & 0xFF_FFFF,
+            (xid >> 32) as u8,
+            xid as u32,
+        )
     }
     /// Replication origin.
     pub const fn repl_origin(id: u16) -> Key {
@@ -179,22 +193,47 @@ impl Key {
     }
     /// Sparse relation directory entry.
     pub const fn rel_dir_entry(rel: RelTag) -> Key {
-        key(REL_DIR_V2_PREFIX, rel.spc, rel.db, rel.rel, rel.fork as u8, 1)
+        key(
+            REL_DIR_V2_PREFIX,
+            rel.spc,
+            rel.db,
+            rel.rel,
+            rel.fork as u8,
+            1,
+        )
     }
 
     /// What this key names.
     pub const fn kind(&self) -> Kind {
-        let Key { field1, field2, field3, field4, field5, field6 } = *self;
+        let Key {
+            field1,
+            field2,
+            field3,
+            field4,
+            field5,
+            field6,
+        } = *self;
         match field1 {
             0 => match (field4, field5, field6) {
                 (0, 0, 0) if field2 == 0 && field3 == 0 => Kind::DbDir,
-                (0, 0, 0) => Kind::RelMap { spc: field2, db: field3 },
-                (0, 0, 1) => Kind::RelDir { spc: field2, db: field3 },
+                (0, 0, 0) => Kind::RelMap {
+                    spc: field2,
+                    db: field3,
+                },
+                (0, 0, 1) => Kind::RelDir {
+                    spc: field2,
+                    db: field3,
+                },
                 (0, _, _) => Kind::Unknown,
                 (_, _, _) => match Fork::from_u8(field5) {
                     None => Kind::Unknown,
                     Some(fork) => {
-                        let rel = RelTag { spc: field2, db: field3, rel: field4, fork };
+                        let rel = RelTag {
+                            spc: field2,
+                            db: field3,
+                            rel: field4,
+                            fork,
+                        };
                         if field6 == SIZE_BLOCK {
                             Kind::RelSize { rel }
                         } else {
@@ -207,8 +246,15 @@ impl Key {
                 None => Kind::Unknown,
                 Some(kind) => match (field3, field6) {
                     (0, _) => Kind::SlruDir { kind },
-                    (1, SIZE_BLOCK) => Kind::SlruSegmentSize { kind, segment: field4 },
-                    (1, block) => Kind::SlruBlock { kind, segment: field4, block },
+                    (1, SIZE_BLOCK) => Kind::SlruSegmentSize {
+                        kind,
+                        segment: field4,
+                    },
+                    (1, block) => Kind::SlruBlock {
+                        kind,
+                        segment: field4,
+                        block,
+                    },
                     _ => Kind::Unknown,
                 },
             },
@@ -227,7 +273,12 @@ impl Key {
             REL_DIR_V2_PREFIX => match Fork::from_u8(field5) {
                 None => Kind::Unknown,
                 Some(fork) => Kind::RelDirEntry {
-                    rel: RelTag { spc: field2, db: field3, rel: field4, fork },
+                    rel: RelTag {
+                        spc: field2,
+                        db: field3,
+                        rel: field4,
+                        fork,
+                    },
                 },
             },
             _ => Kind::Unknown,
@@ -287,13 +338,49 @@ impl Key {
         let [c0, c1, c2, c3] = self.field4.to_be_bytes();
         let [d0, d1, d2, d3] = self.field6.to_be_bytes();
         [
-            self.field1, a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, self.field5, d0, d1, d2, d3,
+            self.field1,
+            a0,
+            a1,
+            a2,
+            a3,
+            b0,
+            b1,
+            b2,
+            b3,
+            c0,
+            c1,
+            c2,
+            c3,
+            self.field5,
+            d0,
+            d1,
+            d2,
+            d3,
         ]
     }
 
     /// The key with this serialized form.
     pub const fn from_bytes(b: &[u8; KEY_SIZE]) -> Key {
-        let [f1, a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, f5, d0, d1, d2, d3] = *b;
+        let [
+            f1,
+            a0,
+            a1,
+            a2,
+            a3,
+            b0,
+            b1,
+            b2,
+            b3,
+            c0,
+            c1,
+            c2,
+            c3,
+            f5,
+            d0,
+            d1,
+            d2,
+            d3,
+        ] = *b;
         key(
             f1,
             u32::from_be_bytes([a0, a1, a2, a3]),
@@ -350,7 +437,9 @@ impl Key {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.to_bytes().iter().try_for_each(|b| write!(f, "{b:02X}"))
+        self.to_bytes()
+            .iter()
+            .try_for_each(|b| write!(f, "{b:02X}"))
     }
 }
 
@@ -378,7 +467,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn any_key() -> impl Strategy<Value = Key> {
-        (any::<u8>(), any::<u32>(), any::<u32>(), any::<u32>(), any::<u8>(), any::<u32>())
+        (
+            any::<u8>(),
+            any::<u32>(),
+            any::<u32>(),
+            any::<u32>(),
+            any::<u8>(),
+            any::<u32>(),
+        )
             .prop_map(|(a, b, c, d, e, f)| key(a, b, c, d, e, f))
     }
 
@@ -431,10 +527,21 @@ mod tests {
 
     #[test]
     fn kinds_are_recognised() {
-        let rel = RelTag { spc: 1663, db: 5, rel: 16384, fork: Fork::Vm };
-        assert_eq!(Key::rel_block(rel, 3).kind(), Kind::RelBlock { rel, block: 3 });
+        let rel = RelTag {
+            spc: 1663,
+            db: 5,
+            rel: 16384,
+            fork: Fork::Vm,
+        };
+        assert_eq!(
+            Key::rel_block(rel, 3).kind(),
+            Kind::RelBlock { rel, block: 3 }
+        );
         assert_eq!(Key::rel_size(rel).kind(), Kind::RelSize { rel });
-        assert_eq!(Key::rel_map(1664, 0).kind(), Kind::RelMap { spc: 1664, db: 0 });
+        assert_eq!(
+            Key::rel_map(1664, 0).kind(),
+            Kind::RelMap { spc: 1664, db: 0 }
+        );
         assert_eq!(Key::DB_DIR.kind(), Kind::DbDir);
         let xid = 0x12_3456_789A_BCDE;
         assert_eq!(Key::two_phase_file(xid).kind(), Kind::TwoPhaseFile { xid });

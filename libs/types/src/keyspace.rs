@@ -14,23 +14,46 @@ pub struct KeyRange {
 
 impl KeyRange {
     /// Every key there can be: the key range of an L0 layer.
-    pub const FULL: KeyRange = KeyRange { start: Key::MIN, end: Key::MAX };
+    pub const FULL: KeyRange = KeyRange {
+        start: Key::MIN,
+        end: Key::MAX,
+    };
 
     /// A range of exactly one key.
     pub const fn single(key: Key) -> KeyRange {
-        KeyRange { start: key, end: key.next() }
+        KeyRange {
+            start: key,
+            end: key.next(),
+        }
     }
 
     /// All blocks of a relation fork, without its size key.
     pub const fn rel_blocks(rel: RelTag) -> KeyRange {
-        KeyRange { start: Key::rel_block(rel, 0), end: Key::rel_size(rel) }
+        KeyRange {
+            start: Key::rel_block(rel, 0),
+            end: Key::rel_size(rel),
+        }
     }
 
     /// All keys of a database in a tablespace: map, directory, blocks, sizes.
     pub const fn database(spc: u32, db: u32) -> KeyRange {
         KeyRange {
-            start: Key { field1: 0, field2: spc, field3: db, field4: 0, field5: 0, field6: 0 },
-            end: Key { field1: 0, field2: spc, field3: db, field4: u32::MAX, field5: 0xFF, field6: u32::MAX },
+            start: Key {
+                field1: 0,
+                field2: spc,
+                field3: db,
+                field4: 0,
+                field5: 0,
+                field6: 0,
+            },
+            end: Key {
+                field1: 0,
+                field2: spc,
+                field3: db,
+                field4: u32::MAX,
+                field5: 0xFF,
+                field6: u32::MAX,
+            },
         }
     }
 
@@ -38,8 +61,22 @@ impl KeyRange {
     pub const fn rel_dir_entries(spc: u32, db: u32) -> KeyRange {
         let f1 = REL_DIR_V2_PREFIX;
         KeyRange {
-            start: Key { field1: f1, field2: spc, field3: db, field4: 0, field5: 0, field6: 0 },
-            end: Key { field1: f1, field2: spc, field3: db, field4: u32::MAX, field5: 0xFF, field6: u32::MAX },
+            start: Key {
+                field1: f1,
+                field2: spc,
+                field3: db,
+                field4: 0,
+                field5: 0,
+                field6: 0,
+            },
+            end: Key {
+                field1: f1,
+                field2: spc,
+                field3: db,
+                field4: u32::MAX,
+                field5: 0xFF,
+                field6: u32::MAX,
+            },
         }
     }
 

@@ -106,7 +106,9 @@ impl fmt::Debug for Lsn {
 
 /// A text is not an LSN of the form `16/B374D848`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid LSN {0:?}: expected two hexadecimal numbers of at most 8 digits joined by '/', such as 0/16B9188")]
+#[error(
+    "invalid LSN {0:?}: expected two hexadecimal numbers of at most 8 digits joined by '/', such as 0/16B9188"
+)]
 pub struct ParseError(String);
 
 impl FromStr for Lsn {

@@ -22,8 +22,13 @@ pub enum PgMajor {
 
 impl PgMajor {
     /// All supported versions, oldest first.
-    pub const ALL: [PgMajor; 5] =
-        [PgMajor::V14, PgMajor::V15, PgMajor::V16, PgMajor::V17, PgMajor::V18];
+    pub const ALL: [PgMajor; 5] = [
+        PgMajor::V14,
+        PgMajor::V15,
+        PgMajor::V16,
+        PgMajor::V17,
+        PgMajor::V18,
+    ];
 
     /// `xlp_magic` of WAL page headers.
     pub const fn wal_magic(self) -> u16 {
@@ -56,7 +61,10 @@ pub struct Unsupported(pub u32);
 impl TryFrom<u32> for PgMajor {
     type Error = Unsupported;
     fn try_from(n: u32) -> Result<Self, Unsupported> {
-        PgMajor::ALL.into_iter().find(|v| v.number() == n).ok_or(Unsupported(n))
+        PgMajor::ALL
+            .into_iter()
+            .find(|v| v.number() == n)
+            .ok_or(Unsupported(n))
     }
 }
 

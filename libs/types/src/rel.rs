@@ -78,7 +78,14 @@ impl RelTag {
 
 impl fmt::Display for RelTag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}{}", self.spc, self.db, self.rel, self.fork.file_suffix())
+        write!(
+            f,
+            "{}/{}/{}{}",
+            self.spc,
+            self.db,
+            self.rel,
+            self.fork.file_suffix()
+        )
     }
 }
 
@@ -102,8 +109,11 @@ pub enum SlruKind {
 
 impl SlruKind {
     /// All kinds in numeric order.
-    pub const ALL: [SlruKind; 3] =
-        [SlruKind::Clog, SlruKind::MultiXactMembers, SlruKind::MultiXactOffsets];
+    pub const ALL: [SlruKind; 3] = [
+        SlruKind::Clog,
+        SlruKind::MultiXactMembers,
+        SlruKind::MultiXactOffsets,
+    ];
 
     /// The kind with this number, if there is one.
     pub const fn from_u32(n: u32) -> Option<SlruKind> {

@@ -24,7 +24,10 @@ pub struct ShardIndex {
 
 impl ShardIndex {
     /// The identity of an unsharded tenant.
-    pub const UNSHARDED: ShardIndex = ShardIndex { number: 0, count: 0 };
+    pub const UNSHARDED: ShardIndex = ShardIndex {
+        number: 0,
+        count: 0,
+    };
 
     /// True for the legacy unsharded identity.
     pub const fn is_unsharded(self) -> bool {
@@ -77,8 +80,10 @@ pub struct ShardIdentity {
 
 impl ShardIdentity {
     /// The identity of an unsharded tenant.
-    pub const UNSHARDED: ShardIdentity =
-        ShardIdentity { index: ShardIndex::UNSHARDED, stripe_size: DEFAULT_STRIPE_SIZE };
+    pub const UNSHARDED: ShardIdentity = ShardIdentity {
+        index: ShardIndex::UNSHARDED,
+        stripe_size: DEFAULT_STRIPE_SIZE,
+    };
 
     /// Number of the shard that owns `key`.
     pub fn owner(&self, key: &Key) -> u8 {
@@ -156,7 +161,15 @@ mod tests {
             (74565, 32006, 8192, 10, 0x87e1_e954, 2),
         ] {
             assert_eq!(hash(rel, block, stripe), h);
-            let key = Key::rel_block(RelTag { spc: 1663, db: 5, rel, fork: Fork::Main }, block);
+            let key = Key::rel_block(
+                RelTag {
+                    spc: 1663,
+                    db: 5,
+                    rel,
+                    fork: Fork::Main,
+                },
+                block,
+            );
             assert_eq!(owner(&key, count, stripe), shard);
         }
     }

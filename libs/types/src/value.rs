@@ -81,7 +81,11 @@ impl Value {
     pub const fn is_init(&self) -> bool {
         matches!(
             self,
-            Value::Image(_) | Value::WalRecord(WalRecord::Postgres { will_init: true, .. })
+            Value::Image(_)
+                | Value::WalRecord(WalRecord::Postgres {
+                    will_init: true,
+                    ..
+                })
         )
     }
 
@@ -113,7 +117,13 @@ impl Value {
         let value = match r.u32()? {
             TAG_IMAGE => Value::Image(buf.slice_ref(r.bytes()?)),
             TAG_RECORD => Value::WalRecord(decode_record(buf, &mut r)?),
-            v => return Err(be::Error::Invalid { at, what: "value tag", value: u64::from(v) }),
+            v => {
+                return Err(be::Error::Invalid {
+                    at,
+                    what: "value tag",
+                    value: u64::from(v),
+                });
+            }
         };
         r.finish()?;
         Ok(value)
@@ -125,7 +135,11 @@ impl Value {
         match r.u32()? {
             TAG_IMAGE => Ok(true),
             TAG_RECORD => Ok(r.u32()? == 0 && r.bool("will_init")?),
-            v => Err(be::Error::Invalid { at: 0, what: "value tag", value: u64::from(v) }),
+            v => Err(be::Error::Invalid {
+                at: 0,
+                what: "value tag",
+                value: u64::from(v),
+            }),
         }
     }
 }
@@ -156,7 +170,11 @@ fn encode_internal(out: &mut impl BufMut, rec: &WalRecord) {
             out.put_u8(u8::from(*will_init));
             be::put_bytes(out, rec);
         }
-        WalRecord::ClearVisibilityMapFlags { new_heap_block, old_heap_block, flags } => {
+        WalRecord::ClearVisibilityMapFlags {
+            new_heap_block,
+            old_heap_block,
+            flags,
+        } => {
             out.put_u32(1);
             be::put_opt_u32(out, *new_heap_block);
             be::put_opt_u32(out, *old_heap_block);
@@ -196,7 +214,10 @@ fn encode_internal(out: &mut impl BufMut, rec: &WalRecord) {
                 }
             }
         }
-        WalRecord::TruncateVisibilityMap { trunc_byte, trunc_offs } => {
+        WalRecord::TruncateVisibilityMap {
+            trunc_byte,
+            trunc_offs,
+        } => {
             out.put_u32(7);
             out.put_u64(*trunc_byte);
             out.put_u64(*trunc_offs);
@@ -207,32 +228,59 @@ fn encode_internal(out: &mut impl BufMut, rec: &WalRecord) {
 fn decode_record(buf: &Bytes, r: &mut Reader<'_>) -> Result<WalRecord, be::Error> {
     let at = r.position();
     Ok(match r.u32()? {
-        0 => WalRecord::Postgres { will_init: r.bool("will_init")?, rec: buf.slice_ref(r.bytes()?) },
+        0 => WalRecord::Postgres {
+            will_init: r.bool("will_init")?,
+            rec: buf.slice_ref(r.bytes()?),
+        },
         1 => WalRecord::ClearVisibilityMapFlags {
             new_heap_block: r.opt_u32("new heap block")?,
             old_heap_block: r.opt_u32("old heap block")?,
             flags: r.u8()?,
         },
-        2 => WalRecord::ClogSetCommitted { xids: xids(r)?, timestamp: r.i64()? },
+        2 => WalRecord::ClogSetCommitted {
+            xids: xids(r)?,
+            timestamp: r.i64()?,
+        },
         3 => WalRecord::ClogSetAborted { xids: xids(r)? },
-        4 => WalRecord::MultixactOffsetCreate { mid: r.u32()?, moff: r.u32()? },
+        4 => WalRecord::MultixactOffsetCreate {
+            mid: r.u32()?,
+            moff: r.u32()?,
+        },
         5 => {
             let moff = r.u32()?;
             let n = r.count(8)?;
-            let members = (0..n).map(|_| Ok((r.u32()?, r.u32()?))).collect::<Result<_, be::Error>>()?;
+            let members = (0..n)
+                .map(|_| Ok((r.u32()?, r.u32()?)))
+                .collect::<Result<_, be::Error>>()?;
             WalRecord::MultixactMembersCreate { moff, members }
         }
         6 => {
             let at = r.position();
             let path = std::str::from_utf8(r.bytes()?)
-                .map_err(|e| be::Error::Invalid { at, what: "aux file path", value: e.valid_up_to() as u64 })?
+                .map_err(|e| be::Error::Invalid {
+                    at,
+                    what: "aux file path",
+                    value: e.valid_up_to() as u64,
+                })?
                 .to_owned();
-            let content =
-                if r.bool("aux file content")? { Some(buf.slice_ref(r.bytes()?)) } else { None };
+            let content = if r.bool("aux file content")? {
+                Some(buf.slice_ref(r.bytes()?))
+            } else {
+                None
+            };
             WalRecord::AuxFile { path, content }
         }
-        7 => WalRecord::TruncateVisibilityMap { trunc_byte: r.u64()?, trunc_offs: r.u64()? },
-        v => return Err(be::Error::Invalid { at, what: "record tag", value: u64::from(v) }),
+        7 => WalRecord::TruncateVisibilityMap {
+            trunc_byte: r.u64()?,
+            trunc_offs: r.u64()?,
+        },
+        v => {
+            return Err(be::Error::Invalid {
+                at,
+                what: "record tag",
+                value: u64::from(v),
+            });
+        }
     })
 }
 
@@ -255,30 +303,61 @@ mod tests {
 
     #[test]
     fn published_vectors() {
-        let rec = WalRecord::Postgres { will_init: true, rec: Bytes::from_static(b"foobar") };
-        check(Value::Image(Bytes::from_static(b"foobar")), "00000000 0000000000000006 666f6f626172");
-        check(Value::WalRecord(rec), "00000001 00000000 01 0000000000000006 666f6f626172");
+        let rec = WalRecord::Postgres {
+            will_init: true,
+            rec: Bytes::from_static(b"foobar"),
+        };
+        check(
+            Value::Image(Bytes::from_static(b"foobar")),
+            "00000000 0000000000000006 666f6f626172",
+        );
+        check(
+            Value::WalRecord(rec),
+            "00000001 00000000 01 0000000000000006 666f6f626172",
+        );
         let w = Value::WalRecord;
         check(
-            w(WalRecord::ClearVisibilityMapFlags { new_heap_block: Some(0x11), old_heap_block: None, flags: 3 }),
+            w(WalRecord::ClearVisibilityMapFlags {
+                new_heap_block: Some(0x11),
+                old_heap_block: None,
+                flags: 3,
+            }),
             "00000001 00000001 01 00000011 00 03",
         );
         check(
-            w(WalRecord::ClogSetCommitted { xids: vec![7, 8], timestamp: -1 }),
+            w(WalRecord::ClogSetCommitted {
+                xids: vec![7, 8],
+                timestamp: -1,
+            }),
             "00000001 00000002 0000000000000002 00000007 00000008 ffffffffffffffff",
         );
-        check(w(WalRecord::ClogSetAborted { xids: vec![9] }), "00000001 00000003 0000000000000001 00000009");
-        check(w(WalRecord::MultixactOffsetCreate { mid: 1, moff: 2 }), "00000001 00000004 00000001 00000002");
         check(
-            w(WalRecord::MultixactMembersCreate { moff: 5, members: vec![(6, 1)] }),
+            w(WalRecord::ClogSetAborted { xids: vec![9] }),
+            "00000001 00000003 0000000000000001 00000009",
+        );
+        check(
+            w(WalRecord::MultixactOffsetCreate { mid: 1, moff: 2 }),
+            "00000001 00000004 00000001 00000002",
+        );
+        check(
+            w(WalRecord::MultixactMembersCreate {
+                moff: 5,
+                members: vec![(6, 1)],
+            }),
             "00000001 00000005 00000005 0000000000000001 00000006 00000001",
         );
         check(
-            w(WalRecord::AuxFile { path: "a/b".into(), content: Some(Bytes::from_static(b"z")) }),
+            w(WalRecord::AuxFile {
+                path: "a/b".into(),
+                content: Some(Bytes::from_static(b"z")),
+            }),
             "00000001 00000006 0000000000000003 612f62 01 0000000000000001 7a",
         );
         check(
-            w(WalRecord::AuxFile { path: "a/b".into(), content: None }),
+            w(WalRecord::AuxFile {
+                path: "a/b".into(),
+                content: None,
+            }),
             "00000001 00000006 0000000000000003 612f62 00",
         );
     }

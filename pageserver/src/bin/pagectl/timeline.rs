@@ -1,0 +1,132 @@
+//! `pagectl timeline …`.
+
+use crate::arguments::{TimelineCreate, TimelineDelete, TimelineList};
+use crate::at;
+use crate::branch;
+use crate::catalog::{Catalog, Found};
+use crate::output;
+use crate::session::Session;
+use crate::table::{Side, Table};
+use crate::tenant::confirm;
+use anyhow::Result;
+use api_client::model::{TimelineCreate as Request, TimelineState};
+use indicatif::HumanBytes;
+use serde_json::json;
+
+fn state(state: &TimelineState) -> String {
+    match state {
+        TimelineState::Loading => "loading".to_owned(),
+        TimelineState::Active => "active".to_owned(),
+        TimelineState::Stopping => "stopping".to_owned(),
+        TimelineState::Broken { reason, .. } => format!("broken: {reason}"),
+    }
+}
+
+/// A table of branches.
+pub fn table(branches: &[Found<'_>]) -> Table<9> {
+    let mut table = Table::new([
+        ("BRANCH", Side::Left),
+        ("STATE", Side::Left),
+        ("PG", Side::Right),
+        ("FROM", Side::Left),
+        ("LAST LSN", Side::Left),
+        ("IN BUCKET", Side::Left),
+        ("SIZE", Side::Right),
+        ("WAL SOURCE", Side::Left),
+        ("ID", Side::Left),
+    ]);
+    for f in branches {
+        let t = f.timeline;
+        let ancestor = t.ancestor_timeline_id.map(|id| {
+            let known = f.tenant.timelines.iter().find(|t| t.timeline_id == id);
+            let name = known.map_or_else(|| id.to_string(), |t| f.tenant.name_of(t));
+            let at = t.ancestor_lsn.map(|l| format!("@{l}")).unwrap_or_default();
+            format!("{name}{at}")
+        });
+        let size = match t.current_logical_size {
+            0 => String::new(),
+            n => HumanBytes(n).to_string(),
+        };
+        let source = match &t.wal_source_connstr {
+            Some(from) if t.walreceiver_status.is_empty() => from.clone(),
+            Some(_) => t.walreceiver_status.clone(),
+            None => String::new(),
+        };
+        table.row([
+            f.label(),
+            state(&t.state),
+            t.pg_version.to_string(),
+            ancestor.unwrap_or_default(),
+            t.last_record_lsn.to_string(),
+            t.remote_consistent_lsn.to_string(),
+            size,
+            source,
+            t.timeline_id.to_string(),
+        ]);
+    }
+    table
+}
+
+/// Lists branches.
+pub async fn list(session: &Session, arguments: &TimelineList) -> Result<()> {
+    let catalog = match &arguments.tenant {
+        None => session.catalog().await?,
+        Some(tenant) => Catalog {
+            tenants: vec![session.tenant(tenant).await?],
+        },
+    };
+    let branches: Vec<_> = catalog.all().collect();
+    if session.json {
+        let infos: Vec<_> = branches.iter().map(|f| f.timeline).collect();
+        return Ok(output::json(&infos)?);
+    }
+    Ok(output::line(table(&branches))?)
+}
+
+/// Creates a timeline.
+pub async fn create(session: &Session, arguments: &TimelineCreate) -> Result<()> {
+    let catalog = Catalog {
+        tenants: vec![session.tenant(&arguments.tenant).await?],
+    };
+    let tenant = catalog.tenant(&arguments.tenant)?;
+    if let Some(name) = &arguments.name {
+        branch::check_new_name(tenant, name)?;
+    }
+    let mut request = Request {
+        name: arguments.name.clone(),
+        ..Request::default()
+    };
+    if let Some(ancestor) = &arguments.ancestor {
+        let found = catalog.branch(ancestor)?;
+        request.ancestor_timeline_id = Some(found.id());
+        if arguments.at.is_some() {
+            request.ancestor_start_lsn = Some(at::resolve(session, &found, arguments.at).await?);
+        }
+    }
+    let made = session
+        .client
+        .create_timeline(tenant.info.id, &request)
+        .await?;
+    branch::report(session, tenant, &made)
+}
+
+/// Deletes a timeline.
+pub async fn delete(session: &Session, arguments: &TimelineDelete) -> Result<()> {
+    let catalog = session.catalog_for(&arguments.branch).await?;
+    let found = catalog.branch(&arguments.branch)?;
+    let label = output::plain(&found.label());
+    confirm(
+        arguments.yes,
+        &format!("Delete branch {label} and its data?"),
+    )?;
+    session
+        .client
+        .delete_timeline(found.tenant_id(), found.id())
+        .await?;
+    if session.json {
+        return Ok(output::json(
+            &json!({"deleted": found.id(), "tenant_id": found.tenant_id()}),
+        )?);
+    }
+    Ok(output::line(format!("branch {label} deleted"))?)
+}

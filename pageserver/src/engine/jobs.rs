@@ -1,0 +1,160 @@
+//! Background work of all timelines in one place: a queue with a bounded number of workers and one
+//! timer. No task belongs to a tenant.
+
+use super::timeline::Timeline;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+use types::{TenantShardId, TimelineId};
+
+/// Flushes that run at once.
+const FLUSH_WORKERS: usize = 2;
+/// Uploads that run at once.
+const UPLOAD_WORKERS: usize = 8;
+/// Pause after the first failure of a job; doubles up to [`MAX_BACKOFF`].
+const FIRST_BACKOFF: Duration = Duration::from_millis(200);
+/// Longest pause between tries.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// How often ages and the memory budget are looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// A piece of background work. At most one of each kind is queued per timeline.
+#[derive(Debug)]
+pub enum Job {
+    /// Write frozen layers to files.
+    Flush(Arc<Timeline>),
+    /// Upload new layers and the index.
+    Upload(Arc<Timeline>),
+}
+
+/// Handle to the queue.
+#[derive(Debug, Clone)]
+pub struct Jobs {
+    queue: mpsc::UnboundedSender<Job>,
+}
+
+/// The other end of the queue.
+#[derive(Debug)]
+pub struct Runner {
+    queue: mpsc::UnboundedReceiver<Job>,
+    jobs: Jobs,
+}
+
+/// Timelines that the timer looks at.
+#[derive(Debug, Default)]
+pub struct Registry {
+    timelines: parking_lot::Mutex<HashMap<(TenantShardId, TimelineId), Weak<Timeline>>>,
+}
+
+impl Registry {
+    /// Adds a loaded timeline.
+    pub fn add(&self, timeline: &Arc<Timeline>) {
+        self.timelines
+            .lock()
+            .insert((timeline.tenant, timeline.id), Arc::downgrade(timeline));
+    }
+
+    /// The loaded timelines; entries of dropped ones are forgotten.
+    pub fn live(&self) -> Vec<Arc<Timeline>> {
+        let mut map = self.timelines.lock();
+        map.retain(|_, t| t.strong_count() > 0);
+        map.values().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl Jobs {
+    /// A queue and its runner. The queue holds at most two jobs per timeline.
+    pub fn new() -> (Jobs, Runner) {
+        let (tx, queue) = mpsc::unbounded_channel();
+        let jobs = Jobs { queue: tx };
+        (jobs.clone(), Runner { queue, jobs })
+    }
+
+    /// Queues a job; dropped when the runner has stopped.
+    pub fn push(&self, job: Job) {
+        // Only fails during shutdown, when nobody waits for it.
+        let _ = self.queue.send(job);
+    }
+}
+
+impl Runner {
+    /// Runs jobs until cancelled, then waits for those under way.
+    pub async fn run(mut self, registry: Arc<Registry>, cancel: CancellationToken) {
+        let tracker = TaskTracker::new();
+        let flushes = Arc::new(Semaphore::new(FLUSH_WORKERS));
+        let uploads = Arc::new(Semaphore::new(UPLOAD_WORKERS));
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                _ = tick.tick() => look_around(&registry).await,
+                job = self.queue.recv() => match job {
+                    None => break,
+                    Some(job) => {
+                        let workers = match &job {
+                            Job::Flush(_) => &flushes,
+                            Job::Upload(_) => &uploads,
+                        };
+                        let workers = Arc::clone(workers);
+                        let (jobs, cancel) = (self.jobs.clone(), cancel.clone());
+                        tracker.spawn(async move {
+                            if let Ok(_permit) = workers.acquire().await {
+                                tokio::select! {
+                                    () = run_to_success(job, &jobs) => {}
+                                    () = cancel.cancelled() => {}
+                                }
+                            }
+                        });
+                    }
+                }
+            }
+        }
+        tracker.close();
+        tracker.wait().await;
+        info!("background work stopped");
+    }
+}
+
+async fn run_to_success(job: Job, _jobs: &Jobs) {
+    let mut backoff = FIRST_BACKOFF;
+    loop {
+        let (timeline, what, result) = match &job {
+            Job::Flush(t) => (t, "flush", t.flush_frozen().await),
+            Job::Upload(t) => (t, "upload", t.upload().await),
+        };
+        match result {
+            Ok(()) => return,
+            Err(e) if timeline.cancel.is_cancelled() => {
+                info!(tenant = %timeline.tenant, timeline = %timeline.id, "{what} given up at shutdown: {e}");
+                return;
+            }
+            Err(e) => {
+                timeline.shared().metrics.job_failed(what);
+                warn!(tenant = %timeline.tenant, timeline = %timeline.id, "{what} failed, next try in {backoff:?}: {e}");
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff) => {}
+            () = timeline.cancel.cancelled() => return,
+        }
+        backoff = (backoff * 2).min(MAX_BACKOFF);
+    }
+}
+
+async fn look_around(registry: &Registry) {
+    let timelines = registry.live();
+    for t in &timelines {
+        t.housekeeping().await;
+    }
+    let tight = timelines
+        .first()
+        .is_some_and(|t| t.shared().budget.is_tight());
+    if tight && let Some(largest) = timelines.iter().max_by_key(|t| t.open_size()) {
+        largest.freeze().await;
+    }
+}

@@ -1,0 +1,494 @@
+//! A persistent layer: an immutable file, in the bucket or about to be, perhaps on local disk.
+//!
+//! Opening verifies the summary, the index and, block by block, whatever is read. A local file
+//! that fails is put aside and fetched again from the bucket once.
+
+use super::disk::{ReadFile, WriteFile};
+use super::env::Env;
+use super::error::{Error, Result};
+use super::memory::{self, Stored};
+use super::shared::Shared;
+use super::timeline::Timeline;
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use layer_format::reader::{Extent, Head};
+use layer_format::writer::{Finished, Options, Sink};
+use layer_format::{DeltaWriter, Digest, LayerEntry, Name, blob, path};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tracing::{error, info};
+use types::{Key, KeyRange, Lsn, PAGE_SIZE, TenantId, TenantShardId, TimelineId};
+
+/// Buffer for verifying a downloaded file.
+const VERIFY_CHUNK: usize = 1 << 20;
+/// Most bytes of one key that a scan of an in-file chain may gather, against runaway memory.
+pub const MAX_CHAIN_BYTES: usize = 256 << 20;
+
+/// What a layer said about a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// A value that needs nothing older was found.
+    Complete,
+    /// Older layers are to be asked.
+    Incomplete,
+    /// The layer is an image that covers the key and has no value: the key does not exist.
+    Absent,
+}
+
+#[derive(Debug)]
+struct Opened {
+    file: Arc<dyn ReadFile>,
+    content: layer_format::Layer,
+}
+
+/// A layer file with its place in the bucket and on disk.
+#[derive(Debug)]
+pub struct Layer {
+    name: Name,
+    keys: KeyRange,
+    lsns: Range<Lsn>,
+    entry: LayerEntry,
+    tenant: TenantShardId,
+    timeline: TimelineId,
+    directory: String,
+    resident: AtomicBool,
+    opened: ArcSwapOption<Opened>,
+    opening: tokio::sync::Mutex<()>,
+}
+
+impl Layer {
+    /// A layer that the index names. Not resident until said so.
+    pub fn known(
+        tenant: TenantShardId,
+        timeline: TimelineId,
+        directory: &str,
+        name: Name,
+        entry: LayerEntry,
+    ) -> Self {
+        Layer {
+            keys: name.keys(),
+            lsns: name.lsn_range(),
+            name,
+            entry,
+            tenant,
+            timeline,
+            directory: directory.to_owned(),
+            resident: AtomicBool::new(false),
+            opened: ArcSwapOption::empty(),
+            opening: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// Its identity.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Its entry in the index.
+    pub fn entry(&self) -> &LayerEntry {
+        &self.entry
+    }
+
+    /// Length of the file in bytes.
+    pub fn size(&self) -> u64 {
+        self.entry.file_size
+    }
+
+    /// Keys it covers.
+    pub fn keys(&self) -> &KeyRange {
+        &self.keys
+    }
+
+    /// LSNs it covers; one wide for an image.
+    pub fn lsns(&self) -> &Range<Lsn> {
+        &self.lsns
+    }
+
+    /// True for a delta layer.
+    pub fn is_delta(&self) -> bool {
+        self.name.is_delta()
+    }
+
+    /// True for a delta layer over all keys.
+    pub fn is_l0(&self) -> bool {
+        self.name.is_l0()
+    }
+
+    /// True if the file is on local disk.
+    pub fn is_resident(&self) -> bool {
+        self.resident.load(Ordering::Acquire)
+    }
+
+    /// Says whether the file is on local disk.
+    pub fn set_resident(&self, resident: bool) {
+        self.resident.store(resident, Ordering::Release);
+    }
+
+    /// Name of the local file.
+    pub fn local_name(&self) -> String {
+        self.name.local_name(self.entry.generation)
+    }
+
+    /// Path of the local file.
+    pub fn local_path(&self) -> String {
+        format!("{}/{}", self.directory, self.local_name())
+    }
+
+    /// Key of the object.
+    pub fn object_key(&self, tenant: &TenantId, timeline: &TimelineId) -> String {
+        path::layer(tenant, timeline, &self.name, &self.entry)
+    }
+
+    /// Appends the values of `key` with LSN in `lsns` to `out`, newest first, down to the first
+    /// that needs nothing older.
+    pub async fn collect(
+        &self,
+        shared: &Shared,
+        key: &Key,
+        lsns: Range<Lsn>,
+        out: &mut Vec<Stored>,
+    ) -> Result<Found> {
+        let had = out.len();
+        let opened = self.open(shared).await?;
+        match self.read_values(&opened, key, &lsns, out) {
+            Err(e @ Error::Layer { .. }) => {
+                out.truncate(had);
+                self.put_aside(shared, &e).await?;
+                let opened = self.open(shared).await?;
+                self.read_values(&opened, key, &lsns, out)
+            }
+            other => other,
+        }
+    }
+
+    fn read_values(
+        &self,
+        opened: &Opened,
+        key: &Key,
+        lsns: &Range<Lsn>,
+        out: &mut Vec<Stored>,
+    ) -> Result<Found> {
+        match &opened.content {
+            layer_format::Layer::Image(image) => match image.get(*key) {
+                None => Ok(Found::Absent),
+                Some(extent) => {
+                    let bytes = self.read(opened, extent)?;
+                    let mut value = Vec::with_capacity(bytes.len() + 12);
+                    types::value::encode_image(&mut value, &bytes);
+                    out.push(Stored {
+                        lsn: self.lsns.start,
+                        will_init: true,
+                        bytes: value.into(),
+                    });
+                    Ok(Found::Complete)
+                }
+            },
+            layer_format::Layer::Delta(delta) => {
+                let mut total = 0;
+                for version in delta.versions(*key, lsns.end) {
+                    if version.lsn < lsns.start {
+                        break;
+                    }
+                    let bytes = self.read(opened, version.extent)?;
+                    total += bytes.len();
+                    if total > MAX_CHAIN_BYTES {
+                        return Err(Error::Internal(format!(
+                            "{}: more than {MAX_CHAIN_BYTES} bytes of changes to key {key}",
+                            self.name
+                        )));
+                    }
+                    out.push(Stored {
+                        lsn: version.lsn,
+                        will_init: version.will_init,
+                        bytes,
+                    });
+                    if version.will_init {
+                        return Ok(Found::Complete);
+                    }
+                }
+                Ok(Found::Incomplete)
+            }
+        }
+    }
+
+    /// Reads, verifies and decodes one blob.
+    fn read(&self, opened: &Opened, extent: Extent) -> Result<Bytes> {
+        let blocks = extent.blocks();
+        let failed = |e: &dyn std::fmt::Display| {
+            let text = format!("blob at offset {:#x}: {e}", extent.offset);
+            Error::layer(self.local_path(), std::io::Error::other(text))
+        };
+        let len = usize::try_from(blocks.len).map_err(|e| failed(&e))?;
+        let mut buf = vec![0u8; len];
+        opened.file.read_exact_at(&mut buf, blocks.offset)?;
+        if let Some(sums) = opened.content.checksums() {
+            let first = u32::try_from(blocks.offset / PAGE_SIZE as u64).map_err(|e| failed(&e))?;
+            sums.verify_run(first, &buf).map_err(|e| failed(&e))?;
+        }
+        let start = usize::try_from(extent.offset - blocks.offset).map_err(|e| failed(&e))?;
+        let end = start + usize::try_from(extent.len).map_err(|e| failed(&e))?;
+        let buf = Bytes::from(buf);
+        if end > buf.len() {
+            return Err(failed(&"extent beyond its blocks"));
+        }
+        blob::decode(&buf.slice(start..end)).map_err(|e| failed(&e))
+    }
+
+    /// Keys of a range that have an entry, ascending, at most `limit`.
+    pub async fn keys_in(
+        &self,
+        shared: &Shared,
+        range: &KeyRange,
+        limit: usize,
+    ) -> Result<Vec<Key>> {
+        let opened = self.open(shared).await?;
+        let mut keys: Vec<Key> = match &opened.content {
+            layer_format::Layer::Image(l) => l.range(*range).map(|e| e.key).take(limit).collect(),
+            layer_format::Layer::Delta(l) => l.range(*range).map(|e| e.key).take(limit).collect(),
+        };
+        keys.dedup();
+        Ok(keys)
+    }
+
+    async fn open(&self, shared: &Shared) -> Result<Arc<Opened>> {
+        if let Some(opened) = self.opened.load_full() {
+            return Ok(opened);
+        }
+        let _one_at_a_time = self.opening.lock().await;
+        if let Some(opened) = self.opened.load_full() {
+            return Ok(opened);
+        }
+        if !self.is_resident() {
+            self.download(shared).await?;
+        }
+        let opened = match shared.env.blocking(|| self.open_file(&shared.env)) {
+            Err(e @ Error::Layer { .. }) => {
+                self.quarantine(shared, &e)?;
+                self.download(shared).await?;
+                shared.env.blocking(|| self.open_file(&shared.env))?
+            }
+            other => other?,
+        };
+        let opened = Arc::new(opened);
+        self.opened.store(Some(Arc::clone(&opened)));
+        Ok(opened)
+    }
+
+    fn open_file(&self, env: &Env) -> Result<Opened> {
+        let path = self.local_path();
+        let file = env.disk.open(&path)?;
+        let len = file.len()?;
+        if len != self.entry.file_size {
+            let text = format!("{len} bytes on disk, {} in the index", self.entry.file_size);
+            return Err(Error::layer(path, std::io::Error::other(text)));
+        }
+        let mut block0 = vec![0u8; PAGE_SIZE];
+        file.read_exact_at(&mut block0, 0)?;
+        let head = Head::decode(&block0).map_err(|e| Error::layer(path.clone(), e))?;
+        let tail_len = len
+            .checked_sub(head.tail_offset())
+            .and_then(|n| usize::try_from(n).ok())
+            .ok_or_else(|| {
+                Error::layer(
+                    path.clone(),
+                    std::io::Error::other("the index lies behind the end"),
+                )
+            })?;
+        let mut tail = vec![0u8; tail_len];
+        file.read_exact_at(&mut tail, head.tail_offset())?;
+        let tenant = self.tenant.tenant;
+        let content = layer_format::Layer::open(head, &self.name, &tenant, &Bytes::from(tail))
+            .map_err(|e| Error::layer(path, e))?;
+        Ok(Opened { file, content })
+    }
+
+    /// Fetches the file from the bucket and verifies all of it.
+    async fn download(&self, shared: &Shared) -> Result<()> {
+        let env = &shared.env;
+        let key = self.object_key(&self.tenant.tenant, &self.timeline);
+        let path = self.local_path();
+        let temp = format!("{path}.___temp");
+        env.disk.create_dir_all(&self.directory)?;
+        match env.disk.remove(&temp) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+            _ => {}
+        }
+        match env.disk.host_path(&temp) {
+            Some(host) => {
+                env.bucket.download(&key, &host).await?;
+            }
+            None => {
+                let object = env.bucket.get(&key).await?;
+                let mut file = env.disk.create(&temp)?;
+                file.append(&object.body)?;
+                file.sync()?;
+            }
+        }
+        env.blocking(|| self.verify_file(env, &temp))?;
+        env.disk.rename(&temp, &path)?;
+        env.disk.sync_dir(&self.directory)?;
+        self.set_resident(true);
+        shared.metrics.downloaded(self.entry.file_size);
+        info!(tenant = %self.tenant, timeline = %self.timeline, layer = %self.name, bytes = self.entry.file_size, "downloaded");
+        Ok(())
+    }
+
+    fn verify_file(&self, env: &Env, path: &str) -> Result<()> {
+        let file = env.disk.open(path)?;
+        let len = file.len()?;
+        let wrong = |text: String| Error::layer(path, std::io::Error::other(text));
+        if len != self.entry.file_size {
+            return Err(wrong(format!(
+                "{len} bytes fetched, {} in the index",
+                self.entry.file_size
+            )));
+        }
+        let Some(expected) = self.entry.crc32c else {
+            return Ok(());
+        };
+        let mut digest = Digest::new();
+        let mut buf = vec![0u8; VERIFY_CHUNK];
+        let mut at = 0u64;
+        while at < len {
+            let n = usize::try_from(len - at)
+                .unwrap_or(usize::MAX)
+                .min(VERIFY_CHUNK);
+            let part = buf.get_mut(..n).unwrap_or_default();
+            file.read_exact_at(part, at)?;
+            digest.update(part);
+            at += n as u64;
+        }
+        if digest.crc32c() == expected {
+            return Ok(());
+        }
+        Err(wrong(format!(
+            "CRC-32C of the file is {:08x}, the index says {expected:08x}",
+            digest.crc32c()
+        )))
+    }
+
+    async fn put_aside(&self, shared: &Shared, why: &Error) -> Result<()> {
+        let _one_at_a_time = self.opening.lock().await;
+        self.quarantine(shared, why)
+    }
+
+    /// Moves a damaged local file out of the way.
+    fn quarantine(&self, shared: &Shared, why: &Error) -> Result<()> {
+        let path = self.local_path();
+        error!(tenant = %self.tenant, timeline = %self.timeline, file = %path, "damaged, put aside and fetched again: {why}");
+        shared.metrics.checksum_failed();
+        self.opened.store(None);
+        self.set_resident(false);
+        match shared.env.disk.rename(&path, &format!("{path}.damaged")) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Feeds a file from offset 8192 on.
+pub struct FileSink(Box<dyn WriteFile>);
+
+impl Sink for FileSink {
+    type Error = std::io::Error;
+    fn append(&mut self, blocks: &[u8]) -> Result<(), std::io::Error> {
+        self.0.append(blocks)
+    }
+}
+
+/// A layer file that is being written under a temporary name.
+#[derive(Debug)]
+pub struct Draft {
+    temp: String,
+}
+
+impl Draft {
+    /// Starts a file in `directory`; `label` tells drafts of one directory apart.
+    pub fn create(env: &Env, directory: &str, label: &str) -> Result<(Draft, FileSink)> {
+        let temp = format!(
+            "{directory}/{label}.{:016x}.___temp",
+            env.entropy.next_u64()
+        );
+        let mut file = env.disk.create(&temp)?;
+        file.append(&[0u8; PAGE_SIZE])?;
+        Ok((Draft { temp }, FileSink(file)))
+    }
+
+    /// Completes the file, makes it durable and gives it its name.
+    pub fn publish(
+        self,
+        env: &Env,
+        timeline: &Timeline,
+        finished: Finished<FileSink>,
+    ) -> Result<Layer> {
+        let entry = finished.entry(timeline.generation, timeline.tenant.shard);
+        let mut file = finished.sink.0;
+        file.write_at(0, &finished.block0[..])?;
+        file.sync()?;
+        drop(file);
+        let directory = timeline.directory();
+        let layer = Layer::known(
+            timeline.tenant,
+            timeline.id,
+            &directory,
+            finished.name,
+            entry,
+        );
+        env.disk.rename(&self.temp, &layer.local_path())?;
+        env.disk.sync_dir(&directory)?;
+        layer.set_resident(true);
+        Ok(layer)
+    }
+
+    /// Removes the unfinished file.
+    pub fn discard(self, env: &Env) {
+        if let Err(e) = env.disk.remove(&self.temp) {
+            info!(file = %self.temp, "unfinished file not removed now, will be at the next start: {e}");
+        }
+    }
+}
+
+/// Writes a frozen in-memory layer as an L0 delta layer that ends at `end` (exclusive).
+pub fn write_l0(env: &Env, timeline: &Timeline, frozen: &memory::Layer, end: Lsn) -> Result<Layer> {
+    let (draft, sink) = Draft::create(env, &timeline.directory(), "l0")?;
+    let written = fill_l0(timeline, frozen, end, sink);
+    match written {
+        Ok(finished) => draft.publish(env, timeline, finished),
+        Err(e) => {
+            draft.discard(env);
+            Err(e)
+        }
+    }
+}
+
+fn fill_l0(
+    timeline: &Timeline,
+    frozen: &memory::Layer,
+    end: Lsn,
+    sink: FileSink,
+) -> Result<Finished<FileSink>> {
+    let mut writer = DeltaWriter::new(
+        sink,
+        timeline.tenant.tenant,
+        timeline.id,
+        Key::MIN,
+        frozen.start()..end,
+        Options::default(),
+    )
+    .map_err(write_error)?;
+    frozen.for_each(|key, stored| {
+        writer
+            .put(*key, stored.lsn, stored.will_init, &stored.bytes)
+            .map_err(write_error)
+    })?;
+    writer.finish(Key::MAX).map_err(write_error)
+}
+
+/// A layer could not be written.
+pub fn write_error(e: layer_format::writer::Error<std::io::Error>) -> Error {
+    match e {
+        layer_format::writer::Error::Sink(e) => e.into(),
+        other => Error::Internal(format!("layer writer: {other}")),
+    }
+}

@@ -1,0 +1,179 @@
+//! Counters of the engine. Handles are held, never looked up, on hot paths; no label has a
+//! per-tenant value.
+
+use super::timeline::ReadStats;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct JobLabel {
+    job: String,
+}
+
+/// The engine's counters.
+#[derive(Debug)]
+pub struct Metrics {
+    reads: Counter,
+    read_layers: Histogram,
+    read_deltas: Histogram,
+    flushes: Counter,
+    flushed_bytes: Counter,
+    uploads: Counter,
+    uploaded_bytes: Counter,
+    downloads: Counter,
+    downloaded_bytes: Counter,
+    checksum_failures: Counter,
+    failures: Family<JobLabel, Counter>,
+    /// WAL records ingested.
+    pub wal_records: Counter,
+    /// WAL bytes ingested.
+    pub wal_bytes: Counter,
+    /// Bytes in open and frozen in-memory layers.
+    pub unflushed_bytes: Gauge,
+    /// Tenants known.
+    pub tenants: Gauge,
+    /// Timelines loaded.
+    pub timelines: Gauge,
+    /// Open page-service connections.
+    pub connections: Gauge,
+    /// Pages served.
+    pub pages_served: Counter,
+}
+
+/// Upper bounds for "layers per read" and "deltas per read".
+const COUNT_BUCKETS: [f64; 12] = [
+    1.0, 2.0, 3.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 512.0, 2048.0, 8192.0,
+];
+
+impl Metrics {
+    /// Registers all counters.
+    pub fn new(registry: &mut Registry) -> Self {
+        let m = Metrics {
+            reads: Counter::default(),
+            read_layers: Histogram::new(COUNT_BUCKETS),
+            read_deltas: Histogram::new(COUNT_BUCKETS),
+            flushes: Counter::default(),
+            flushed_bytes: Counter::default(),
+            uploads: Counter::default(),
+            uploaded_bytes: Counter::default(),
+            downloads: Counter::default(),
+            downloaded_bytes: Counter::default(),
+            checksum_failures: Counter::default(),
+            failures: Family::default(),
+            wal_records: Counter::default(),
+            wal_bytes: Counter::default(),
+            unflushed_bytes: Gauge::default(),
+            tenants: Gauge::default(),
+            timelines: Gauge::default(),
+            connections: Gauge::default(),
+            pages_served: Counter::default(),
+        };
+        let r = registry.sub_registry_with_prefix("pageserver");
+        r.register("reads", "Values read from the layers", m.reads.clone());
+        r.register(
+            "read_layers",
+            "Layers visited per read",
+            m.read_layers.clone(),
+        );
+        r.register(
+            "read_deltas",
+            "Records replayed per read",
+            m.read_deltas.clone(),
+        );
+        r.register(
+            "flushes",
+            "In-memory layers written to files",
+            m.flushes.clone(),
+        );
+        r.register_with_unit(
+            "flushed",
+            "Bytes of delta layers written by flushes",
+            Unit::Bytes,
+            m.flushed_bytes.clone(),
+        );
+        r.register("uploads", "Objects uploaded", m.uploads.clone());
+        r.register_with_unit(
+            "uploaded",
+            "Bytes uploaded",
+            Unit::Bytes,
+            m.uploaded_bytes.clone(),
+        );
+        r.register("downloads", "Layers downloaded", m.downloads.clone());
+        r.register_with_unit(
+            "downloaded",
+            "Bytes of layers downloaded",
+            Unit::Bytes,
+            m.downloaded_bytes.clone(),
+        );
+        r.register(
+            "checksum_failures",
+            "Blocks or files that failed verification",
+            m.checksum_failures.clone(),
+        );
+        r.register(
+            "job_failures",
+            "Background jobs that failed and will be tried again",
+            m.failures.clone(),
+        );
+        r.register("wal_records", "WAL records ingested", m.wal_records.clone());
+        r.register_with_unit("wal", "WAL ingested", Unit::Bytes, m.wal_bytes.clone());
+        r.register_with_unit(
+            "unflushed",
+            "Data in memory that is not in a layer file",
+            Unit::Bytes,
+            m.unflushed_bytes.clone(),
+        );
+        r.register("tenants", "Tenants known", m.tenants.clone());
+        r.register("timelines", "Timelines loaded", m.timelines.clone());
+        r.register(
+            "page_service_connections",
+            "Open page-service connections",
+            m.connections.clone(),
+        );
+        r.register("pages_served", "Pages served", m.pages_served.clone());
+        m
+    }
+
+    /// Counts a read.
+    pub fn read(&self, stats: &ReadStats) {
+        self.reads.inc();
+        self.read_layers.observe(stats.layers as f64);
+        self.read_deltas.observe(stats.deltas as f64);
+    }
+
+    /// Counts a flush of `bytes`.
+    pub fn flushed(&self, bytes: u64) {
+        self.flushes.inc();
+        self.flushed_bytes.inc_by(bytes);
+    }
+
+    /// Counts an upload of `bytes`.
+    pub fn uploaded(&self, bytes: u64) {
+        self.uploads.inc();
+        self.uploaded_bytes.inc_by(bytes);
+    }
+
+    /// Counts a download of `bytes`.
+    pub fn downloaded(&self, bytes: u64) {
+        self.downloads.inc();
+        self.downloaded_bytes.inc_by(bytes);
+    }
+
+    /// Counts a failed verification.
+    pub fn checksum_failed(&self) {
+        self.checksum_failures.inc();
+    }
+
+    /// Counts a failed background job.
+    pub fn job_failed(&self, job: &str) {
+        self.failures
+            .get_or_create(&JobLabel {
+                job: job.to_owned(),
+            })
+            .inc();
+    }
+}

@@ -1,0 +1,249 @@
+//! The storage engine: tenants, their timelines, layers, and the work in the background.
+//!
+//! The engine knows no network and no ambient clock, randomness or disk: those are handed in as
+//! [`env::Env`]. Its truth is the bucket; everything on local disk can be lost.
+
+pub mod config;
+pub mod disk;
+pub mod env;
+pub mod error;
+pub mod generation;
+pub mod jobs;
+pub mod layer;
+pub mod layer_map;
+pub mod memory;
+pub mod metrics;
+pub mod shared;
+pub mod tenant;
+pub mod timeline;
+
+pub use env::Env;
+pub use error::{Error, ErrorKind, Result};
+pub use tenant::{Branch, Tenant};
+pub use timeline::{LsnForTimestamp, State, Timeline};
+
+use arc_swap::ArcSwap;
+use config::TenantConf;
+use generation::{Lease, Record};
+use jobs::{Jobs, Registry, Runner};
+use layer_format::index_part::IndexPart;
+use metrics::Metrics;
+use parking_lot::RwLock;
+use serde_json::{Map, Value};
+use shared::{Budget, Shared};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+use types::{TenantShardId, TimelineId};
+
+/// Default limit of unflushed data in memory, over all tenants, in bytes.
+pub const DEFAULT_MEMORY_BUDGET: usize = 1 << 30;
+
+/// A timeline whose creation or deletion was interrupted, found while loading.
+#[derive(Debug)]
+pub struct Unfinished {
+    /// Its tenant.
+    pub tenant: Arc<Tenant>,
+    /// Its id.
+    pub timeline: TimelineId,
+    /// Its newest index.
+    pub index: IndexPart,
+}
+
+/// All tenants of one daemon.
+#[derive(Debug)]
+pub struct Engine {
+    env: Env,
+    budget: Arc<Budget>,
+    jobs: Jobs,
+    registry: Arc<Registry>,
+    metrics: Arc<Metrics>,
+    cancel: CancellationToken,
+    tenants: RwLock<BTreeMap<TenantShardId, Arc<Tenant>>>,
+}
+
+impl Engine {
+    /// An engine without tenants, and the runner of its background work.
+    pub fn new(env: Env, memory_budget: usize, metrics: Arc<Metrics>) -> (Arc<Engine>, Runner) {
+        let (jobs, runner) = Jobs::new();
+        let engine = Engine {
+            env,
+            budget: Arc::new(Budget::new(memory_budget)),
+            jobs,
+            registry: Arc::default(),
+            metrics,
+            cancel: CancellationToken::new(),
+            tenants: RwLock::default(),
+        };
+        (Arc::new(engine), runner)
+    }
+
+    /// The outside world.
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// Counters.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Timelines that the background timer looks at.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// Cancelled when the engine stops.
+    pub fn cancel(&self) -> &CancellationToken {
+        &self.cancel
+    }
+
+    /// Bytes of unflushed data in memory.
+    pub fn unflushed(&self) -> usize {
+        self.budget.used()
+    }
+
+    fn shared(&self, conf: TenantConf, lease: Lease) -> Arc<Shared> {
+        Arc::new(Shared {
+            env: self.env.clone(),
+            conf: ArcSwap::from_pointee(conf),
+            budget: Arc::clone(&self.budget),
+            lease: Some(Arc::new(lease)),
+            jobs: self.jobs.clone(),
+            registry: Arc::clone(&self.registry),
+            metrics: Arc::clone(&self.metrics),
+            cancel: self.cancel.child_token(),
+        })
+    }
+
+    /// Attaches every tenant that the bucket knows. One that cannot be loaded is reported and
+    /// left out; the others load.
+    pub async fn load_all(&self) -> Result<Vec<Unfinished>> {
+        let listing = self.env.bucket.list("tenants/", true).await?;
+        let mut unfinished = Vec::new();
+        for prefix in listing.prefixes {
+            let name = prefix
+                .trim_end_matches('/')
+                .rsplit('/')
+                .next()
+                .unwrap_or_default();
+            let Ok(id) = name.parse::<TenantShardId>() else {
+                continue;
+            };
+            match self.attach(id).await {
+                Ok(None) => {
+                    info!(tenant = %id, "in the bucket but not created by a daemon without a control plane; left alone")
+                }
+                Ok(Some((tenant, found))) => {
+                    unfinished.extend(found.into_iter().map(|(timeline, index)| Unfinished {
+                        tenant: Arc::clone(&tenant),
+                        timeline,
+                        index,
+                    }))
+                }
+                Err(e) => error!(tenant = %id, "cannot be loaded: {e}"),
+            }
+        }
+        Ok(unfinished)
+    }
+
+    #[expect(clippy::type_complexity, reason = "a pair of plain things, used once")]
+    async fn attach(
+        &self,
+        id: TenantShardId,
+    ) -> Result<Option<(Arc<Tenant>, Vec<(TimelineId, IndexPart)>)>> {
+        let Some((lease, record)) = Lease::attach(&self.env, id).await? else {
+            return Ok(None);
+        };
+        let tenant = self.assemble(id, lease, record)?;
+        let unfinished = tenant.load().await?;
+        self.insert(&tenant);
+        Ok(Some((tenant, unfinished)))
+    }
+
+    fn assemble(&self, id: TenantShardId, lease: Lease, record: Record) -> Result<Arc<Tenant>> {
+        let conf = TenantConf::new(record.tenant_conf.clone())
+            .map_err(|e| Error::BadRequest(e.to_string()))?;
+        let generation = lease.generation();
+        let shared = self.shared(conf, lease);
+        Ok(Tenant::assemble(id, generation, record, shared))
+    }
+
+    fn insert(&self, tenant: &Arc<Tenant>) {
+        let mut tenants = self.tenants.write();
+        tenants.insert(tenant.id, Arc::clone(tenant));
+        self.metrics.tenants.set(tenants.len() as i64);
+    }
+
+    /// Creates a tenant.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if it exists; [`Error::BadRequest`] for unknown or unusable settings.
+    pub async fn create_tenant(
+        &self,
+        id: TenantShardId,
+        conf: Map<String, Value>,
+        name: Option<String>,
+    ) -> Result<Arc<Tenant>> {
+        TenantConf::new(conf.clone()).map_err(|e| Error::BadRequest(e.to_string()))?;
+        let (lease, record) = Lease::create(&self.env, id, conf, name).await?;
+        let tenant = self.assemble(id, lease, record)?;
+        self.insert(&tenant);
+        Ok(tenant)
+    }
+
+    /// A tenant by id.
+    pub fn tenant(&self, id: TenantShardId) -> Result<Arc<Tenant>> {
+        self.tenants
+            .read()
+            .get(&id)
+            .cloned()
+            .ok_or(Error::TenantNotFound(id))
+    }
+
+    /// All tenants, by id.
+    pub fn tenants(&self) -> Vec<Arc<Tenant>> {
+        self.tenants.read().values().cloned().collect()
+    }
+
+    /// A timeline by its ids.
+    pub fn timeline(&self, tenant: TenantShardId, timeline: TimelineId) -> Result<Arc<Timeline>> {
+        self.tenant(tenant)?.timeline(timeline)
+    }
+
+    /// Deletes a tenant with all its timelines, from the bucket and from disk.
+    pub async fn delete_tenant(&self, id: TenantShardId) -> Result<()> {
+        let tenant = self.tenant(id)?;
+        tenant.stop(false).await;
+        let prefix = format!("{}/", layer_format::path::tenant(&id));
+        let keys: Vec<String> = self
+            .env
+            .bucket
+            .list(&prefix, false)
+            .await?
+            .objects
+            .into_iter()
+            .map(|o| o.key)
+            .collect();
+        // The record goes last: as long as it is there, the tenant is found again and the
+        // deletion can be repeated.
+        let record = generation::standalone(&id);
+        let rest: Vec<String> = keys.into_iter().filter(|k| *k != record).collect();
+        self.env.bucket.delete(&rest).await?;
+        self.env.bucket.delete(&[record]).await?;
+        self.env.disk.remove_dir_all(&format!("tenants/{id}"))?;
+        let mut tenants = self.tenants.write();
+        tenants.remove(&id);
+        self.metrics.tenants.set(tenants.len() as i64);
+        Ok(())
+    }
+
+    /// Flushes and uploads everything, then stops.
+    pub async fn shutdown(&self) {
+        for tenant in self.tenants() {
+            tenant.stop(true).await;
+        }
+        self.cancel.cancel();
+    }
+}

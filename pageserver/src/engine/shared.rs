@@ -1,0 +1,88 @@
+//! What all timelines of an engine share: the outside world, limits, background work, counters.
+
+use super::config::TenantConf;
+use super::env::Env;
+use super::error::{Error, Result};
+use super::generation::Lease;
+use super::jobs::{Jobs, Registry};
+use super::metrics::Metrics;
+use arc_swap::ArcSwap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// Unflushed bytes in memory, over all timelines.
+#[derive(Debug)]
+pub struct Budget {
+    limit: usize,
+    used: AtomicUsize,
+    shrunk: Notify,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Budget {
+            limit,
+            used: AtomicUsize::new(0),
+            shrunk: Notify::new(),
+        }
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Acquire)
+    }
+
+    /// True when flushing should start before the limit is reached.
+    pub fn is_tight(&self) -> bool {
+        self.used() > self.limit / 2
+    }
+
+    /// Waits until there is room for another batch.
+    pub async fn admit(&self, cancel: &CancellationToken) -> Result<()> {
+        loop {
+            let mut woken = std::pin::pin!(self.shrunk.notified());
+            woken.as_mut().enable();
+            if self.used() < self.limit {
+                return Ok(());
+            }
+            tokio::select! {
+                () = woken => {}
+                () = cancel.cancelled() => return Err(Error::Shutdown),
+            }
+        }
+    }
+
+    /// Counts bytes that were added.
+    pub fn grow(&self, bytes: usize) {
+        self.used.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// Counts bytes that were flushed.
+    pub fn shrink(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::AcqRel);
+        self.shrunk.notify_waiters();
+    }
+}
+
+/// What all timelines of a tenant shard share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The outside world.
+    pub env: Env,
+    /// The tenant's settings.
+    pub conf: ArcSwap<TenantConf>,
+    /// Memory for unflushed data.
+    pub budget: std::sync::Arc<Budget>,
+    /// The right to write this tenant; `None` when a control plane issues generations.
+    pub lease: Option<std::sync::Arc<Lease>>,
+    /// Background work.
+    pub jobs: Jobs,
+    /// Loaded timelines, for the timer.
+    pub registry: std::sync::Arc<Registry>,
+    /// Counters.
+    pub metrics: std::sync::Arc<Metrics>,
+    /// Cancelled when the tenant stops.
+    pub cancel: CancellationToken,
+}

@@ -1,0 +1,305 @@
+//! Directories and sizes as Postgres sees them: which databases, relations, SLRU segments and
+//! prepared transactions exist at an LSN, and how large they are.
+
+use super::Timeline;
+use crate::engine::error::{Error, Result};
+use bytes::{Bytes, BytesMut};
+use pg_format::checkpoint::CheckPoint;
+use pg_format::control::ControlFile;
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use types::directory::{DbDirectory, RelDirectory, SlruDirectory, TwoPhaseDirectory, decode_size};
+use types::rel::DEFAULT_TABLESPACE;
+use types::{BlockNumber, Fork, Key, KeyRange, Lsn, Oid, PAGE_SIZE, PgMajor, RelTag, SlruKind};
+use wal_redo::Dialect;
+
+impl Timeline {
+    fn malformed(key: Key, lsn: Lsn) -> impl FnOnce(types::be::Error) -> Error {
+        move |source| Error::Value { key, lsn, source }
+    }
+
+    /// All databases at `lsn`.
+    pub async fn databases(&self, lsn: Lsn) -> Result<DbDirectory> {
+        let key = Key::DB_DIR;
+        DbDirectory::decode(&self.get(key, lsn).await?).map_err(Self::malformed(key, lsn))
+    }
+
+    /// True if relations are listed one key each at `lsn`, not in one value per database.
+    async fn lists_relations_sparsely(&self, lsn: Lsn) -> bool {
+        let remote = self.remote.lock().await;
+        remote.relation_directory_is_sparse(lsn)
+    }
+
+    /// All relation forks of a database in a tablespace at `lsn`.
+    pub async fn relations(&self, spc: Oid, db: Oid, lsn: Lsn) -> Result<BTreeSet<RelTag>> {
+        if self.lists_relations_sparsely(lsn).await {
+            let entries = self.scan(KeyRange::rel_dir_entries(spc, db), lsn).await?;
+            return Ok(entries
+                .into_iter()
+                .filter_map(|(k, _)| match k.kind() {
+                    types::key::Kind::RelDirEntry { rel } => Some(rel),
+                    _ => None,
+                })
+                .collect());
+        }
+        let key = Key::rel_dir(spc, db);
+        let dir =
+            RelDirectory::decode(&self.get(key, lsn).await?).map_err(Self::malformed(key, lsn))?;
+        Ok(dir
+            .rels
+            .into_iter()
+            .map(|(rel, fork)| RelTag { spc, db, rel, fork })
+            .collect())
+    }
+
+    /// True if the relation fork exists at `lsn`.
+    pub async fn relation_exists(&self, rel: RelTag, lsn: Lsn) -> Result<bool> {
+        if !self
+            .databases(lsn)
+            .await?
+            .dbs
+            .contains_key(&(rel.spc, rel.db))
+        {
+            return Ok(false);
+        }
+        if self.lists_relations_sparsely(lsn).await {
+            let entry = self.get_opt(Key::rel_dir_entry(rel), lsn).await?;
+            return Ok(entry.is_some_and(|v| !v.is_empty()));
+        }
+        let key = Key::rel_dir(rel.spc, rel.db);
+        let dir =
+            RelDirectory::decode(&self.get(key, lsn).await?).map_err(Self::malformed(key, lsn))?;
+        Ok(dir.rels.contains(&(rel.rel, rel.fork)))
+    }
+
+    /// Size of a relation fork at `lsn`, in pages. A missing map fork has size 0.
+    pub async fn relation_size(&self, rel: RelTag, lsn: Lsn) -> Result<BlockNumber> {
+        if let Some(size) = self.sizes.get(&rel, lsn) {
+            return Ok(size);
+        }
+        if matches!(rel.fork, Fork::Fsm | Fork::Vm) && !self.relation_exists(rel, lsn).await? {
+            return Ok(0);
+        }
+        let ticket = self.sizes.ticket();
+        let newest = self.last_record_lsn();
+        let key = Key::rel_size(rel);
+        let size = decode_size(&self.get(key, lsn).await?).map_err(Self::malformed(key, lsn))?;
+        if lsn >= newest {
+            self.sizes.offer(rel, lsn, size, ticket);
+        }
+        Ok(size)
+    }
+
+    /// A page of a relation at `lsn`; all zeros behind the end of the relation.
+    pub async fn page(&self, rel: RelTag, block: BlockNumber, lsn: Lsn) -> Result<Bytes> {
+        if block >= self.relation_size(rel, lsn).await? {
+            return Ok(Bytes::from_static(&[0u8; PAGE_SIZE]));
+        }
+        let key = Key::rel_block(rel, block);
+        let page = self.get(key, lsn).await?;
+        if page.len() != PAGE_SIZE {
+            return Err(Error::Internal(format!(
+                "timeline {}/{}: page of key {key} at LSN {lsn} has {} bytes",
+                self.tenant,
+                self.id,
+                page.len()
+            )));
+        }
+        Ok(page)
+    }
+
+    /// Consecutive pages of a relation at `lsn`, all of them within its size.
+    pub async fn pages(
+        &self,
+        rel: RelTag,
+        blocks: std::ops::Range<BlockNumber>,
+        lsn: Lsn,
+    ) -> Vec<Result<Bytes>> {
+        let keys: Vec<(Key, Lsn)> = blocks.map(|b| (Key::rel_block(rel, b), lsn)).collect();
+        self.get_many(&keys).await
+    }
+
+    /// Fails unless `lsn` can be read: ingested, and not below the history that is kept.
+    pub fn check_readable(&self, lsn: Lsn) -> Result<()> {
+        let (cutoff, last) = (self.gc_cutoff(), self.last_record_lsn());
+        if lsn < cutoff {
+            return Err(Error::BelowCutoff {
+                requested: lsn,
+                cutoff,
+            });
+        }
+        if lsn > last {
+            return Err(Error::BadRequest(format!(
+                "LSN {lsn} is in the future: timeline {}/{} ends at {last}",
+                self.tenant, self.id
+            )));
+        }
+        Ok(())
+    }
+
+    /// Logical size in bytes, and whether it is exact. The first call counts; later ones add what
+    /// ingest reported since.
+    pub async fn logical_size(&self) -> (u64, bool) {
+        let known = *self.logical_size.lock();
+        let base = match known {
+            Some(base) => base,
+            None => {
+                let before = self.size_delta.load(Ordering::Acquire);
+                let lsn = self.last_record_lsn();
+                let exact = self.exact_logical_size(lsn).await;
+                match exact {
+                    // Growth between the two reads would count twice or not at all.
+                    Ok(size) if self.last_record_lsn() == lsn => {
+                        let base = i64::try_from(size)
+                            .unwrap_or(i64::MAX)
+                            .saturating_sub(before);
+                        *self.logical_size.lock() = Some(base);
+                        base
+                    }
+                    Ok(size) => return (size, false),
+                    Err(_) => return (0, false),
+                }
+            }
+        };
+        let size = base.saturating_add(self.size_delta.load(Ordering::Acquire));
+        (u64::try_from(size).unwrap_or(0), true)
+    }
+
+    /// Size of a database in the default tablespace at `lsn`, all forks, in bytes.
+    pub async fn database_size(&self, db: Oid, lsn: Lsn) -> Result<u64> {
+        self.directory_size(DEFAULT_TABLESPACE, db, lsn).await
+    }
+
+    async fn directory_size(&self, spc: Oid, db: Oid, lsn: Lsn) -> Result<u64> {
+        let mut blocks = 0u64;
+        for rel in self.relations(spc, db, lsn).await? {
+            blocks += u64::from(self.relation_size(rel, lsn).await?);
+        }
+        Ok(blocks * PAGE_SIZE as u64)
+    }
+
+    /// Exact logical size at `lsn`: all relation forks of all databases, in bytes.
+    pub async fn exact_logical_size(&self, lsn: Lsn) -> Result<u64> {
+        let mut total = 0;
+        for (spc, db) in self.databases(lsn).await?.dbs.into_keys() {
+            total += self.directory_size(spc, db, lsn).await?;
+        }
+        Ok(total)
+    }
+
+    /// Segments of an SLRU at `lsn`.
+    pub async fn slru_segments(&self, kind: SlruKind, lsn: Lsn) -> Result<BTreeSet<u32>> {
+        let key = Key::slru_dir(kind);
+        let dir =
+            SlruDirectory::decode(&self.get(key, lsn).await?).map_err(Self::malformed(key, lsn))?;
+        Ok(dir.segments)
+    }
+
+    /// Size of an SLRU segment at `lsn`, in pages.
+    pub async fn slru_segment_size(&self, kind: SlruKind, segment: u32, lsn: Lsn) -> Result<u32> {
+        let key = Key::slru_segment_size(kind, segment);
+        decode_size(&self.get(key, lsn).await?).map_err(Self::malformed(key, lsn))
+    }
+
+    /// All pages of an SLRU segment at `lsn`, without the time tails of clog pages.
+    pub async fn slru_segment(&self, kind: SlruKind, segment: u32, lsn: Lsn) -> Result<Bytes> {
+        let pages = self.slru_segment_size(kind, segment, lsn).await?;
+        let mut out = BytesMut::with_capacity(pages as usize * PAGE_SIZE);
+        for block in 0..pages {
+            let key = Key::slru_block(kind, segment, block);
+            let page = self.get(key, lsn).await?;
+            match page.get(..PAGE_SIZE) {
+                Some(bytes) if page.len() == PAGE_SIZE || page.len() == PAGE_SIZE + 8 => {
+                    out.extend_from_slice(bytes);
+                }
+                _ => {
+                    return Err(Error::Internal(format!(
+                        "timeline {}/{}: SLRU page of key {key} at LSN {lsn} has {} bytes",
+                        self.tenant,
+                        self.id,
+                        page.len()
+                    )));
+                }
+            }
+        }
+        Ok(out.freeze())
+    }
+
+    /// Prepared transactions at `lsn`.
+    pub async fn prepared(&self, lsn: Lsn) -> Result<BTreeSet<u64>> {
+        let key = Key::TWO_PHASE_DIR;
+        let wide = self.version >= PgMajor::V17;
+        let dir = TwoPhaseDirectory::decode(&self.get(key, lsn).await?, wide)
+            .map_err(Self::malformed(key, lsn))?;
+        Ok(dir.xids)
+    }
+
+    /// State of a prepared transaction, without its CRC.
+    pub async fn prepared_state(&self, xid: u64, lsn: Lsn) -> Result<Bytes> {
+        self.get(Key::two_phase_file(xid), lsn).await
+    }
+
+    /// Replication origins at `lsn`: (id, remote LSN), dropped ones left out.
+    pub async fn replication_origins(&self, lsn: Lsn) -> Result<Vec<(u16, Lsn)>> {
+        let range = KeyRange {
+            start: Key::repl_origin(0),
+            end: Key::repl_origin(u16::MAX).next(),
+        };
+        let mut out = Vec::new();
+        for (key, value) in self.scan(range, lsn).await? {
+            if let (types::key::Kind::ReplOrigin { id }, Some(b)) =
+                (key.kind(), value.first_chunk::<8>())
+                && u64::from_be_bytes(*b) != 0
+            {
+                out.push((id, Lsn(u64::from_be_bytes(*b))));
+            }
+        }
+        Ok(out)
+    }
+
+    /// The control file at `lsn`.
+    pub async fn control_file(&self, lsn: Lsn) -> Result<ControlFile> {
+        let raw = self.get(Key::CONTROL_FILE, lsn).await?;
+        ControlFile::parse(&raw).map_err(|e| Error::layer("pg_control", e))
+    }
+
+    /// The checkpoint structure at `lsn`.
+    pub async fn checkpoint_struct(&self, lsn: Lsn) -> Result<CheckPoint> {
+        let raw = self.get(Key::CHECKPOINT, lsn).await?;
+        CheckPoint::parse(&raw, self.version).map_err(|e| Error::layer("CheckPoint", e))
+    }
+
+    /// How this timeline's WAL is to be replayed.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+            .get()
+            .copied()
+            .unwrap_or_else(|| self.default_dialect())
+    }
+
+    fn default_dialect(&self) -> Dialect {
+        let flavour = self
+            .vanilla
+            .lock()
+            .as_ref()
+            .map_or_else(Default::default, |v| v.flavour);
+        Dialect {
+            version: self.version,
+            flavour,
+            hint_bits_logged: false,
+        }
+    }
+
+    /// Reads from the control file at `lsn` what replay needs to know. Called once, when the
+    /// timeline has its first readable LSN.
+    pub async fn learn_dialect(&self, lsn: Lsn) -> Result<()> {
+        let control = self.control_file(lsn).await?;
+        let logged = control.data_checksum_version() != 0 || control.parameters().wal_log_hints;
+        // Set once; a second call finds the same facts.
+        let _ = self.dialect.set(Dialect {
+            hint_bits_logged: logged,
+            ..self.default_dialect()
+        });
+        Ok(())
+    }
+}

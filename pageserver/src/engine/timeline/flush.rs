@@ -1,0 +1,114 @@
+//! Flush: frozen in-memory layers become delta layers on disk, oldest first.
+
+use super::{Position, Timeline};
+use crate::engine::error::Result;
+use crate::engine::jobs::Job;
+use crate::engine::layer::{self, Layer};
+use crate::engine::memory;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tracing::info;
+use types::Lsn;
+
+impl Timeline {
+    pub(super) fn request_flush(self: &Timeline) {
+        if !self.flush_wanted.swap(true, Ordering::AcqRel)
+            && let Some(me) = self.me()
+        {
+            self.shared.jobs.push(Job::Flush(me));
+        }
+    }
+
+    /// Freezes the open layer, writes all frozen ones, uploads them and the index. After it
+    /// returns, everything ingested before the call is durable in the bucket.
+    pub async fn checkpoint(&self) -> Result<()> {
+        self.freeze_and_flush().await?;
+        self.upload().await
+    }
+
+    /// Freezes the open layer and writes all frozen ones to local disk.
+    pub async fn freeze_and_flush(&self) -> Result<()> {
+        self.freeze().await;
+        self.flush_frozen().await?;
+        self.settle().await;
+        Ok(())
+    }
+
+    /// Writes all frozen layers to files. `disk_consistent_lsn` moves behind a layer only when its
+    /// file and its directory entry are durable; a failure leaves everything as it was.
+    pub async fn flush_frozen(&self) -> Result<()> {
+        let _one_at_a_time = self.flushing.lock().await;
+        self.flush_wanted.store(false, Ordering::Release);
+        loop {
+            let oldest = self.map.load().frozen().first().cloned();
+            let Some(frozen) = oldest else { return Ok(()) };
+            self.flush_one(&frozen)?;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn flush_one(&self, frozen: &Arc<memory::Layer>) -> Result<()> {
+        let env = &self.shared.env;
+        let started = env.clock.monotonic();
+        let end = frozen.search_end();
+        let written = env.blocking(|| layer::write_l0(env, self, frozen, end))?;
+        let size = frozen.size();
+        let file = Arc::new(written);
+        info!(
+            tenant = %self.tenant, timeline = %self.id, layer = %file.name(), bytes = file.size(),
+            took = ?env.clock.monotonic().saturating_sub(started), "flushed"
+        );
+        self.shared.metrics.flushed(file.size());
+        self.update_map(|m| m.with_flushed(frozen, Some(Arc::clone(&file))));
+        self.shared.budget.shrink(size);
+        self.advance_disk(Lsn(end.0.saturating_sub(1)));
+        self.request_upload();
+        Ok(())
+    }
+
+    fn advance_disk(&self, last: Lsn) {
+        let at = self.position();
+        let prev = if at.last == last {
+            at.prev
+        } else {
+            Lsn::INVALID
+        };
+        *self.disk.lock() = Position { last, prev };
+        self.disk_consistent.raise(last);
+    }
+
+    /// Nothing in memory and nothing half written: everything ingested is on disk already, though
+    /// the last records may have stored nothing.
+    async fn settle(&self) {
+        let _writer = self.writer.lock().await;
+        let map = self.map.load();
+        let idle = map.frozen().is_empty() && map.open().is_none_or(|o| o.is_empty());
+        let last = self.last_record_lsn();
+        if idle && last > self.disk_consistent_lsn() {
+            self.advance_disk(last);
+            self.index_dirty.store(true, Ordering::Release);
+        }
+    }
+
+    /// Called about once a second: freezes by age, uploads a changed index.
+    pub(in crate::engine) async fn housekeeping(&self) {
+        let timeout = self.shared.conf.load().checkpoint_timeout;
+        let now = self.shared.env.clock.monotonic();
+        let old = self
+            .map
+            .load()
+            .open()
+            .is_some_and(|o| !o.is_empty() && now.saturating_sub(o.created()) >= timeout);
+        if old {
+            self.freeze().await;
+        }
+        if self.index_dirty.load(Ordering::Acquire) {
+            self.request_upload();
+        }
+    }
+
+    /// Adds finished layers that an import made.
+    pub(super) fn add_layers(&self, layers: Vec<Arc<Layer>>) {
+        self.update_map(|m| m.with_files(layers, &[]));
+    }
+}

@@ -1,0 +1,188 @@
+//! Upload: layers first, then the index that names them, then deletions.
+//!
+//! An index is only put after every layer it names is in the bucket, and one upload of a timeline
+//! runs at a time, so that whoever reads the newest index finds all of it.
+
+use super::{Position, State, Timeline};
+use crate::engine::error::{Error, Result};
+use crate::engine::jobs::Job;
+use crate::engine::layer::Layer;
+use crate::engine::layer_map::LayerMap;
+use bucket::{Body, PutMode};
+use bytes::Bytes;
+use layer_format::index_part::{IndexPart, RelSizeMigration};
+use layer_format::{Timestamp, path};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use types::Lsn;
+
+/// What is known of the timeline's state in the bucket.
+#[derive(Debug)]
+pub struct Remote {
+    index: IndexPart,
+    uploaded: HashSet<String>,
+    obsolete: Vec<String>,
+}
+
+impl Remote {
+    /// Starts from an index; the layers it names are in the bucket.
+    pub fn new(index: IndexPart) -> Self {
+        let uploaded = index
+            .layer_metadata
+            .keys()
+            .map(ToString::to_string)
+            .collect();
+        Remote {
+            index,
+            uploaded,
+            obsolete: Vec::new(),
+        }
+    }
+
+    /// True if relations are listed by sparse keys at `lsn`.
+    pub fn relation_directory_is_sparse(&self, lsn: Lsn) -> bool {
+        match (
+            self.index.rel_size_migration,
+            self.index.rel_size_migrated_at,
+        ) {
+            (Some(RelSizeMigration::Migrated), at) => at.is_none_or(|at| lsn >= at),
+            _ => false,
+        }
+    }
+}
+
+impl Timeline {
+    pub(super) fn me(&self) -> Option<Arc<Timeline>> {
+        self.this.upgrade()
+    }
+
+    pub(super) fn request_upload(&self) {
+        if !self.upload_wanted.swap(true, Ordering::AcqRel)
+            && let Some(me) = self.me()
+        {
+            self.shared.jobs.push(Job::Upload(me));
+        }
+    }
+
+    /// Brings the bucket up to date with local disk. Raises `remote_consistent_lsn`.
+    pub async fn upload(&self) -> Result<()> {
+        let mut remote = self.remote.lock().await;
+        self.upload_wanted.store(false, Ordering::Release);
+        self.index_dirty.store(false, Ordering::Release);
+        let result = self.upload_locked(&mut remote).await;
+        if result.is_err() {
+            self.index_dirty.store(true, Ordering::Release);
+        }
+        result
+    }
+
+    async fn upload_locked(&self, remote: &mut Remote) -> Result<()> {
+        if self.state() == State::Stopping {
+            return Err(Error::Shutdown);
+        }
+        // The position is read before the map: layers may only be newer than it says.
+        let disk = *self.disk.lock();
+        let map = self.layers();
+        for layer in map.files() {
+            if !remote.uploaded.contains(&layer.name().to_string()) {
+                self.upload_layer(layer).await?;
+                remote.uploaded.insert(layer.name().to_string());
+            }
+        }
+        let index = self.next_index(&remote.index, disk, map.files());
+        let body = index
+            .to_json()
+            .map_err(|e| Error::layer("index_part.json", e))?;
+        let key = path::index_part(&self.tenant, &self.id, self.generation);
+        let size = body.len();
+        self.shared
+            .env
+            .bucket
+            .put(&key, Body::Bytes(Bytes::from(body)), PutMode::Overwrite)
+            .await?;
+        self.shared.metrics.uploaded(size as u64);
+        if let Some(lease) = &self.shared.lease {
+            lease.validate(&self.shared.env).await.inspect_err(|e| {
+                if matches!(e, Error::Conflict(_)) {
+                    self.set_state(State::Broken(e.to_string()));
+                }
+            })?;
+        }
+        remote.index = index;
+        self.remote_consistent.send_if_modified(|l| {
+            let grows = disk.last > *l;
+            *l = (*l).max(disk.last);
+            grows
+        });
+        if !remote.obsolete.is_empty() {
+            self.shared.env.bucket.delete(&remote.obsolete).await?;
+            remote.obsolete.clear();
+        }
+        Ok(())
+    }
+
+    /// Marks the timeline as deleted in the bucket; this cannot be taken back.
+    pub async fn mark_deleted(&self) -> Result<()> {
+        let mut remote = self.remote.lock().await;
+        if remote.index.deleted_at.is_none() {
+            let now = self.shared.env.clock.wall();
+            let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+            remote.index.deleted_at = Timestamp::from_unix(seconds, now.subsec_nanos());
+        }
+        self.upload_locked(&mut remote).await
+    }
+
+    /// Stops the timeline: nothing is ingested, flushed or uploaded any more.
+    pub fn stop(&self) {
+        self.set_state(State::Stopping);
+        self.cancel.cancel();
+        let map = self.layers();
+        let held: usize = map
+            .open()
+            .into_iter()
+            .chain(map.frozen())
+            .map(|m| m.size())
+            .sum();
+        self.update_map(|m| LayerMap::new(m.files().cloned()));
+        self.shared.budget.shrink(held);
+    }
+
+    async fn upload_layer(&self, layer: &Layer) -> Result<()> {
+        let env = &self.shared.env;
+        let path = layer.local_path();
+        let body = match env.disk.host_path(&path) {
+            Some(path) => Body::File {
+                path,
+                len: layer.size(),
+                crc32c: layer.entry().crc32c,
+            },
+            None => Body::Bytes(Bytes::from(env.disk.read(&path)?)),
+        };
+        env.bucket
+            .put(
+                &layer.object_key(&self.tenant.tenant, &self.id),
+                body,
+                PutMode::Overwrite,
+            )
+            .await?;
+        self.shared.metrics.uploaded(layer.size());
+        Ok(())
+    }
+
+    fn next_index<'a>(
+        &self,
+        previous: &IndexPart,
+        disk: Position,
+        layers: impl Iterator<Item = &'a Arc<Layer>>,
+    ) -> IndexPart {
+        let mut index = previous.clone();
+        index.layer_metadata = layers.map(|l| (l.name().clone(), *l.entry())).collect();
+        index.metadata.disk_consistent_lsn = disk.last;
+        index.metadata.prev_record_lsn = Some(disk.prev).filter(|p| p.is_valid());
+        index.metadata.latest_gc_cutoff_lsn = self.gc_cutoff();
+        index.metadata.initdb_lsn = self.initdb_lsn();
+        index.vanilla = self.vanilla();
+        index
+    }
+}

@@ -1,0 +1,350 @@
+//! `/v1/tenant/{tenant}/timeline`.
+
+use super::State;
+use super::error::{ApiError, ApiResult, id, optional_body};
+use crate::engine::{Branch, Error, State as TimelineStatus, Tenant, Timeline};
+use crate::import::remove_slot;
+use crate::walreceiver::Source;
+use api_client::model::{
+    InMemoryLayerInfo, LayerInfo, LayerMapInfo, TimelineCreate, TimelineInfo, TimelineState,
+};
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State as Extract};
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tracing::warn;
+use types::{Lsn, TenantShardId, TimelineId};
+
+type Params = HashMap<String, String>;
+
+/// Seconds from 1970 to 2000, the epoch of Postgres timestamps.
+const POSTGRES_EPOCH: u64 = 946_684_800;
+
+pub(super) fn joined<T>(r: Result<T, tokio::task::JoinError>) -> ApiResult<T> {
+    r.map_err(|e| {
+        ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("HTTP request handler task panicked: {e}"),
+        )
+    })
+}
+
+fn flag(params: &Params, key: &str, default: bool) -> ApiResult<bool> {
+    match params.get(key).map(String::as_str) {
+        None => Ok(default),
+        Some("" | "1" | "true") => Ok(true),
+        Some("0" | "false") => Ok(false),
+        Some(other) => Err(ApiError::bad_request(format!(
+            "{key}: expected true or false, not {other:?}"
+        ))),
+    }
+}
+
+fn valid(lsn: Lsn) -> Option<Lsn> {
+    lsn.is_valid().then_some(lsn)
+}
+
+async fn info(tenant: &Tenant, timeline: &Timeline, exact: bool) -> ApiResult<TimelineInfo> {
+    let position = timeline.position();
+    let receiver = timeline.receiver.lock().clone();
+    let layers = timeline.layers();
+    let exact_size = match timeline.state() {
+        TimelineStatus::Active if exact => Some(timeline.exact_logical_size(position.last).await?),
+        _ => None,
+    };
+    let (size, accurate) = match timeline.state() {
+        TimelineStatus::Active => timeline.logical_size().await,
+        _ => (0, false),
+    };
+    let oldest = timeline.gc_cutoff().max(timeline.ancestor_lsn());
+    let record = tenant.record();
+    let name = record
+        .timeline_names
+        .get(&timeline.id.to_string())
+        .and_then(Value::as_str)
+        .map(ToOwned::to_owned);
+    Ok(TimelineInfo {
+        tenant_id: timeline.tenant,
+        timeline_id: timeline.id,
+        name,
+        ancestor_timeline_id: timeline.ancestor.as_ref().map(|(a, _)| a.id),
+        ancestor_lsn: valid(timeline.ancestor_lsn()),
+        last_record_lsn: position.last,
+        prev_record_lsn: valid(position.prev),
+        disk_consistent_lsn: timeline.disk_consistent_lsn(),
+        remote_consistent_lsn: timeline.remote_consistent_lsn(),
+        remote_consistent_lsn_visible: timeline.remote_consistent_lsn(),
+        initdb_lsn: timeline.initdb_lsn(),
+        applied_gc_cutoff_lsn: timeline.gc_cutoff(),
+        min_readable_lsn: oldest,
+        latest_gc_cutoff_lsn: oldest,
+        current_logical_size: exact_size.unwrap_or(size),
+        current_logical_size_is_accurate: exact_size.is_some() || accurate,
+        current_physical_size: Some(layers.files().map(|l| l.size()).sum()),
+        current_logical_size_non_incremental: exact_size,
+        wal_source_connstr: receiver.connstr,
+        last_received_msg_lsn: valid(receiver.last_received_lsn),
+        last_received_msg_ts: (receiver.last_received_us > 0).then_some(receiver.last_received_us),
+        pg_version: timeline.version.number(),
+        state: match timeline.state() {
+            TimelineStatus::Importing => TimelineState::Loading,
+            TimelineStatus::Active => TimelineState::Active,
+            TimelineStatus::Stopping => TimelineState::Stopping,
+            TimelineStatus::Broken(reason) => TimelineState::Broken {
+                reason,
+                backtrace: String::new(),
+            },
+        },
+        walreceiver_status: receiver.text,
+        is_archived: Some(false),
+        awaits_download: false,
+    })
+}
+
+fn find(state: &State, tenant: &str, timeline: &str) -> ApiResult<(Arc<Tenant>, Arc<Timeline>)> {
+    let tenant: TenantShardId = id("tenant_shard_id", tenant)?;
+    let timeline: TimelineId = id("timeline_id", timeline)?;
+    let tenant = state.engine.tenant(tenant)?;
+    let timeline = tenant.timeline(timeline)?;
+    Ok((tenant, timeline))
+}
+
+/// `GET …/timeline`.
+pub async fn list(
+    Extract(state): Extract<State>,
+    Path(tenant): Path<String>,
+    Query(params): Query<Params>,
+) -> ApiResult<Json<Vec<TimelineInfo>>> {
+    let exact = flag(&params, "include-non-incremental-logical-size", false)?;
+    let tenant = state.engine.tenant(id("tenant_shard_id", &tenant)?)?;
+    let mut all = Vec::new();
+    for timeline in tenant.timelines() {
+        all.push(info(&tenant, &timeline, exact).await?);
+    }
+    Ok(Json(all))
+}
+
+/// `GET …/timeline/{timeline}`.
+pub async fn detail(
+    Extract(state): Extract<State>,
+    Path((tenant, timeline)): Path<(String, String)>,
+    Query(params): Query<Params>,
+) -> ApiResult<Json<TimelineInfo>> {
+    let exact = flag(&params, "include-non-incremental-logical-size", false)?;
+    let (tenant, timeline) = find(&state, &tenant, &timeline)?;
+    Ok(Json(info(&tenant, &timeline, exact).await?))
+}
+
+/// `POST …/timeline`.
+pub async fn create(
+    Extract(state): Extract<State>,
+    Path(tenant): Path<String>,
+    bytes: Bytes,
+) -> ApiResult<(StatusCode, Json<TimelineInfo>)> {
+    let tenant = state.engine.tenant(id("tenant_shard_id", &tenant)?)?;
+    let request: TimelineCreate = optional_body(&bytes)?;
+    let Some(ancestor) = request.ancestor_timeline_id else {
+        return Err(ApiError::bad_request(
+            "ancestor_timeline_id is missing: this server makes timelines as branches of others, or by POST /v1/import from a running Postgres; it does not run initdb",
+        ));
+    };
+    let new = request
+        .new_timeline_id
+        .unwrap_or_else(|| TimelineId(state.engine.env().random_id()));
+    let branch = Branch {
+        id: new,
+        ancestor,
+        at: request.ancestor_start_lsn,
+    };
+    let task = tokio::spawn(async move {
+        let timeline = tenant.branch(branch).await?;
+        if let Some(name) = request.name {
+            let key = new.to_string();
+            tenant
+                .update_record(|r| {
+                    r.timeline_names
+                        .insert(key.clone(), Value::String(name.clone()));
+                })
+                .await?;
+        }
+        Ok::<_, Error>((tenant, timeline))
+    });
+    let (tenant, timeline) = joined(task.await)??;
+    Ok((
+        StatusCode::CREATED,
+        Json(info(&tenant, &timeline, false).await?),
+    ))
+}
+
+/// Stops following a primary and gives its slot back.
+pub(super) async fn detach_source(state: &State, timeline: &Timeline) {
+    state.receivers.stop(timeline.tenant, timeline.id);
+    let source = match Source::load(&*state.engine.env().disk, timeline) {
+        Ok(Some(source)) => source,
+        Ok(None) => return,
+        Err(e) => return warn!(timeline = %timeline.id, "the slot on the primary stays: {e}"),
+    };
+    if let Err(e) = remove_slot(&source.conninfo, &source.slot).await {
+        warn!(timeline = %timeline.id, "{e}");
+    }
+}
+
+/// `DELETE …/timeline/{timeline}`.
+pub async fn delete(
+    Extract(state): Extract<State>,
+    Path((tenant, timeline)): Path<(String, String)>,
+) -> ApiResult<(StatusCode, Json<Value>)> {
+    let tenant_id: TenantShardId = id("tenant_shard_id", &tenant)?;
+    let timeline_id: TimelineId = id("timeline_id", &timeline)?;
+    let Ok(tenant) = state.engine.tenant(tenant_id) else {
+        return Err(ApiError::new(
+            StatusCode::PRECONDITION_FAILED,
+            "Precondition failed: Requested tenant is missing",
+        ));
+    };
+    let Ok(timeline) = tenant.timeline(timeline_id) else {
+        return Err(ApiError::new(
+            StatusCode::NOT_FOUND,
+            "NotFound: timeline not found",
+        ));
+    };
+    let task = tokio::spawn(async move {
+        if tenant.children(timeline_id).is_empty() {
+            detach_source(&state, &timeline).await;
+        }
+        tenant.delete_timeline(timeline_id).await
+    });
+    joined(task.await)??;
+    Ok((StatusCode::ACCEPTED, Json(Value::Null)))
+}
+
+/// `GET …/get_lsn_by_timestamp`.
+pub async fn lsn_by_timestamp(
+    Extract(state): Extract<State>,
+    Path((tenant, timeline)): Path<(String, String)>,
+    Query(params): Query<Params>,
+) -> ApiResult<Json<Value>> {
+    let (_, timeline) = find(&state, &tenant, &timeline)?;
+    timeline.check_active()?;
+    let text = params
+        .get("timestamp")
+        .ok_or_else(|| ApiError::bad_request("param timestamp is missing"))?;
+    let time = humantime::parse_rfc3339_weak(text)
+        .map_err(|e| ApiError::bad_request(format!("Invalid time: {text:?}: {e}")))?;
+    let found = timeline.lsn_for_timestamp(postgres_time(time)).await?;
+    let version: u8 = match params.get("version") {
+        None => 2,
+        Some(v) => v
+            .parse()
+            .map_err(|_| ApiError::bad_request(format!("version: expected a number, not {v:?}")))?,
+    };
+    Ok(Json(if version >= 2 {
+        json!({"lsn": found.lsn(), "kind": found.kind()})
+    } else if found.kind() == "present" {
+        json!(found.lsn())
+    } else {
+        json!(found.kind())
+    }))
+}
+
+/// `GET …/get_timestamp_of_lsn`.
+pub async fn timestamp_of_lsn(
+    Extract(state): Extract<State>,
+    Path((tenant, timeline)): Path<(String, String)>,
+    Query(params): Query<Params>,
+) -> ApiResult<Json<String>> {
+    let (_, timeline) = find(&state, &tenant, &timeline)?;
+    timeline.check_active()?;
+    let text = params
+        .get("lsn")
+        .ok_or_else(|| ApiError::bad_request("param lsn is missing"))?;
+    let lsn: Lsn = match text.parse::<u64>() {
+        Ok(n) => Lsn(n),
+        Err(_) => id("lsn", text)?,
+    };
+    timeline.check_readable(lsn)?;
+    match timeline.timestamp_of_lsn(lsn).await? {
+        Some(us) => Ok(Json(humantime::format_rfc3339(unix_time(us)).to_string())),
+        None => Err(ApiError::new(
+            StatusCode::PRECONDITION_FAILED,
+            format!("Precondition failed: Timestamp for lsn {lsn} not found"),
+        )),
+    }
+}
+
+fn postgres_time(time: SystemTime) -> i64 {
+    let micros = |d: Duration| i64::try_from(d.as_micros()).unwrap_or(i64::MAX);
+    let epoch = SystemTime::UNIX_EPOCH + Duration::from_secs(POSTGRES_EPOCH);
+    match time.duration_since(epoch) {
+        Ok(d) => micros(d),
+        Err(e) => -micros(e.duration()),
+    }
+}
+
+fn unix_time(postgres: i64) -> SystemTime {
+    let epoch = SystemTime::UNIX_EPOCH + Duration::from_secs(POSTGRES_EPOCH);
+    let span = Duration::from_micros(postgres.unsigned_abs());
+    let time = if postgres >= 0 {
+        epoch.checked_add(span)
+    } else {
+        epoch.checked_sub(span)
+    };
+    time.unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// `PUT …/checkpoint`.
+pub async fn checkpoint(
+    Extract(state): Extract<State>,
+    Path((tenant, timeline)): Path<(String, String)>,
+    Query(params): Query<Params>,
+) -> ApiResult<Json<Value>> {
+    let upload = flag(&params, "wait_until_uploaded", false)?;
+    let (_, timeline) = find(&state, &tenant, &timeline)?;
+    let task = tokio::spawn(async move {
+        if upload {
+            timeline.checkpoint().await
+        } else {
+            timeline.freeze_and_flush().await
+        }
+    });
+    joined(task.await)??;
+    Ok(Json(Value::Null))
+}
+
+/// `GET …/layer`.
+pub async fn layers(
+    Extract(state): Extract<State>,
+    Path((tenant, timeline)): Path<(String, String)>,
+) -> ApiResult<Json<LayerMapInfo>> {
+    let (_, timeline) = find(&state, &tenant, &timeline)?;
+    let map = timeline.layers();
+    let memory = |kind: &str, l: &crate::engine::memory::Layer| InMemoryLayerInfo {
+        kind: kind.to_owned(),
+        lsn_start: l.start(),
+        lsn_end: l.end(),
+    };
+    Ok(Json(LayerMapInfo {
+        in_memory_layers: map
+            .open()
+            .map(|l| memory("Open", l))
+            .into_iter()
+            .chain(map.frozen().iter().map(|l| memory("Frozen", l)))
+            .collect(),
+        historic_layers: map
+            .files()
+            .map(|l| LayerInfo {
+                kind: if l.is_delta() { "Delta" } else { "Image" }.to_owned(),
+                layer_file_name: l.name().to_string(),
+                layer_file_size: l.size(),
+                lsn_start: l.lsns().start,
+                lsn_end: l.is_delta().then_some(l.lsns().end),
+                remote: !l.is_resident(),
+                l0: l.is_delta().then_some(l.is_l0()),
+            })
+            .collect(),
+    }))
+}

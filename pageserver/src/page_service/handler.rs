@@ -1,0 +1,142 @@
+//! What the page service does for a client: finds the timeline, opens streams, writes backups.
+
+use super::stream::Stream;
+use crate::backup;
+use crate::engine::{Engine, Error as EngineError, ErrorKind, Timeline};
+use page_protocol::Error;
+use page_protocol::command::{BaseBackup, FullBackup, LeaseLsn, PageStream};
+use page_protocol::server::{Authentication, CopyOut, Handler};
+use page_protocol::startup::Startup;
+use std::sync::Arc;
+use std::time::Duration;
+use types::{Lsn, TenantId, TenantShardId, TimelineId};
+
+/// The page service of one daemon.
+#[derive(Debug)]
+pub struct Service {
+    engine: Arc<Engine>,
+    wait_limit: Duration,
+}
+
+impl Service {
+    /// A service over an engine; readers wait for WAL for at most `wait_limit`.
+    pub fn new(engine: Arc<Engine>, wait_limit: Duration) -> Self {
+        Service { engine, wait_limit }
+    }
+
+    /// The engine behind it.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    fn timeline(&self, tenant: TenantId, timeline: TimelineId) -> Result<Arc<Timeline>, Error> {
+        let found = self
+            .engine
+            .timeline(TenantShardId::unsharded(tenant), timeline);
+        let timeline = found.map_err(|e| Error::NotFound(e.to_string()))?;
+        timeline.check_active().map_err(failure)?;
+        Ok(timeline)
+    }
+
+    /// The LSN a backup is taken at, once it was ingested.
+    async fn backup_lsn(&self, timeline: &Timeline, lsn: Option<Lsn>) -> Result<Lsn, Error> {
+        let Some(lsn) = lsn else {
+            return Ok(timeline.last_record_lsn());
+        };
+        timeline
+            .wait_lsn(lsn, self.wait_limit)
+            .await
+            .map_err(failure)?;
+        let cutoff = timeline.gc_cutoff();
+        if lsn < cutoff {
+            return Err(Error::internal(format!(
+                "invalid basebackup lsn: LSN {lsn} is earlier than latest GC cutoff {cutoff}"
+            )));
+        }
+        Ok(lsn)
+    }
+}
+
+/// A failed engine operation as the client sees it.
+pub(super) fn failure(e: EngineError) -> Error {
+    match e.kind() {
+        ErrorKind::Shutdown => Error::Shutdown,
+        ErrorKind::NotFound => Error::NotFound(e.to_string()),
+        _ => Error::chain(&e),
+    }
+}
+
+impl Handler for Service {
+    type Session = ();
+    type Stream = Stream;
+
+    fn authentication(&self) -> Authentication {
+        Authentication::Trust
+    }
+
+    async fn authenticate(&self, _startup: &Startup, _token: Option<&str>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn authorize(&self, _session: &(), _tenant: TenantId) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn open_stream(&self, _session: &(), command: &PageStream) -> Result<Stream, Error> {
+        let engine = Arc::clone(&self.engine);
+        Ok(Stream::new(
+            engine,
+            command.tenant,
+            command.timeline,
+            self.wait_limit,
+        ))
+    }
+
+    async fn base_backup(
+        &self,
+        _: &(),
+        command: &BaseBackup,
+        out: &mut CopyOut<'_>,
+    ) -> Result<(), Error> {
+        let timeline = self.timeline(command.tenant, command.timeline)?;
+        let lsn = self.backup_lsn(&timeline, command.lsn).await?;
+        out.begin().await?;
+        let options = backup::Options {
+            contents: backup::Contents::Compute {
+                replica: command.replica,
+            },
+            gzip: command.gzip,
+            prev_lsn: None,
+        };
+        backup::write(&timeline, lsn, &options, out).await
+    }
+
+    async fn full_backup(
+        &self,
+        _: &(),
+        command: &FullBackup,
+        out: &mut CopyOut<'_>,
+    ) -> Result<(), Error> {
+        let timeline = self.timeline(command.tenant, command.timeline)?;
+        let lsn = self.backup_lsn(&timeline, command.lsn).await?;
+        out.begin().await?;
+        let options = backup::Options {
+            contents: backup::Contents::Full,
+            gzip: false,
+            prev_lsn: command.prev_lsn,
+        };
+        backup::write(&timeline, lsn, &options, out).await
+    }
+
+    async fn lease_lsn(&self, _: &(), command: &LeaseLsn) -> Result<Option<u64>, Error> {
+        let found = self.engine.timeline(command.tenant, command.timeline);
+        let timeline = found.map_err(|e| Error::NotFound(e.to_string()))?;
+        if command.lsn < timeline.gc_cutoff() || command.lsn > timeline.last_record_lsn() {
+            return Ok(None);
+        }
+        // Nothing is collected yet, so a lease needs no record to hold.
+        const LEASE: Duration = Duration::from_secs(600);
+        let until = self.engine.env().clock.wall() + LEASE;
+        Ok(u64::try_from(until.as_millis()).ok())
+    }
+}

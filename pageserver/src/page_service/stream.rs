@@ -1,0 +1,232 @@
+//! A pagestream: requests for pages, sizes and SLRU segments, answered in order.
+
+use super::handler::failure;
+use crate::engine::{Engine, Error as EngineError, ErrorKind, Timeline};
+use page_protocol::Error;
+use page_protocol::message::{Answer, Header, Query, Relation, Request};
+use page_protocol::server::{PageStream, Responses};
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::warn;
+use types::{Fork, Lsn, PAGE_SIZE, RelTag, SlruKind, TenantId, TenantShardId, TimelineId};
+
+/// One open pagestream.
+#[derive(Debug)]
+pub struct Stream {
+    engine: Arc<Engine>,
+    tenant: TenantId,
+    id: TimelineId,
+    timeline: Option<Arc<Timeline>>,
+    wait_limit: Duration,
+}
+
+/// A request cannot be answered: in-band, the stream goes on; or it ends.
+enum Refusal {
+    Request(String),
+    Stream(Error),
+}
+
+impl From<EngineError> for Refusal {
+    fn from(e: EngineError) -> Self {
+        match e.kind() {
+            ErrorKind::Shutdown => Refusal::Stream(Error::Shutdown),
+            ErrorKind::BadRequest => Refusal::Request(format!("Bad request: {e}")),
+            ErrorKind::Timeout => Refusal::Request(format!("LSN timeout: {e}")),
+            ErrorKind::NotFound => Refusal::Request(format!("Not found: {e}")),
+            _ => {
+                warn!("read failed: {e}");
+                Refusal::Request(format!("Read error: {e}"))
+            }
+        }
+    }
+}
+
+impl Stream {
+    pub(super) fn new(
+        engine: Arc<Engine>,
+        tenant: TenantId,
+        id: TimelineId,
+        wait_limit: Duration,
+    ) -> Self {
+        Stream {
+            engine,
+            tenant,
+            id,
+            timeline: None,
+            wait_limit,
+        }
+    }
+
+    fn timeline(&mut self) -> Result<Arc<Timeline>, Error> {
+        if let Some(t) = &self.timeline {
+            if t.check_active().is_ok() {
+                return Ok(Arc::clone(t));
+            }
+            self.timeline = None;
+        }
+        let found = self
+            .engine
+            .timeline(TenantShardId::unsharded(self.tenant), self.id);
+        let timeline = found.map_err(|e| Error::NotFound(e.to_string()))?;
+        timeline.check_active().map_err(failure)?;
+        self.timeline = Some(Arc::clone(&timeline));
+        Ok(timeline)
+    }
+
+    /// The LSN a request is answered at, once everything up to it was ingested.
+    async fn effective(&self, timeline: &Timeline, header: &Header) -> Result<Lsn, Refusal> {
+        let (request, unmodified) = (header.request_lsn, header.not_modified_since);
+        if request < unmodified {
+            return Err(Refusal::Request(format!(
+                "Bad request: invalid request with request LSN {request} and not_modified_since {unmodified}"
+            )));
+        }
+        if !request.is_valid() {
+            return Err(Refusal::Request(
+                "Bad request: invalid LSN(0) in request".into(),
+            ));
+        }
+        let cutoff = timeline.gc_cutoff();
+        if request < cutoff {
+            return Err(EngineError::BelowCutoff {
+                requested: request,
+                cutoff,
+            }
+            .into());
+        }
+        let last = timeline.last_record_lsn();
+        if unmodified > last {
+            timeline.wait_lsn(unmodified, self.wait_limit).await?;
+            return Ok(unmodified);
+        }
+        Ok(last.min(request))
+    }
+
+    async fn pages(
+        &self,
+        timeline: &Timeline,
+        requests: &[Request],
+        out: &mut Responses<'_>,
+    ) -> Result<(), Error> {
+        for request in requests {
+            match self.page(timeline, request).await {
+                Ok(page) => out.page(|slot| match page.first_chunk::<PAGE_SIZE>() {
+                    Some(bytes) => {
+                        slot.copy_from_slice(bytes);
+                        Ok(())
+                    }
+                    None => Err(Error::internal(format!("page of {} bytes", page.len()))),
+                })?,
+                Err(Refusal::Request(text)) => out.error(&text)?,
+                Err(Refusal::Stream(e)) => return Err(e),
+            }
+        }
+        self.engine
+            .metrics()
+            .pages_served
+            .inc_by(requests.len() as u64);
+        Ok(())
+    }
+
+    async fn page(&self, timeline: &Timeline, request: &Request) -> Result<bytes::Bytes, Refusal> {
+        let Query::GetPage { rel, block } = &request.query else {
+            return Err(Refusal::Stream(Error::internal(
+                "a batch of pages holds another request",
+            )));
+        };
+        let rel = tag(rel)?;
+        let lsn = self.effective(timeline, &request.header).await?;
+        Ok(timeline.page(rel, *block, lsn).await?)
+    }
+
+    async fn other(
+        &self,
+        timeline: &Timeline,
+        request: &Request,
+    ) -> Result<Answer<'static>, Refusal> {
+        if let Query::Test { batch_key, message } = &request.query {
+            return Ok(Answer::Test {
+                batch_key: *batch_key,
+                message: Cow::Owned(message.clone()),
+            });
+        }
+        let lsn = self.effective(timeline, &request.header).await?;
+        Ok(match &request.query {
+            Query::Exists(rel) => Answer::Exists(timeline.relation_exists(tag(rel)?, lsn).await?),
+            Query::Nblocks(rel) => Answer::Nblocks(timeline.relation_size(tag(rel)?, lsn).await?),
+            Query::DbSize { db } => {
+                let size = timeline.database_size(*db, lsn).await?;
+                Answer::DbSize(i64::try_from(size).unwrap_or(i64::MAX))
+            }
+            _ => return Err(Refusal::Request("Bad request: unknown request".into())),
+        })
+    }
+
+    async fn segment(
+        &self,
+        timeline: &Timeline,
+        request: &Request,
+        kind: u8,
+        segment: u32,
+    ) -> Result<bytes::Bytes, Refusal> {
+        let lsn = self.effective(timeline, &request.header).await?;
+        let Some(kind) = SlruKind::from_u32(u32::from(kind)) else {
+            return Err(Refusal::Request("Bad request: invalid SLRU kind".into()));
+        };
+        Ok(timeline.slru_segment(kind, segment, lsn).await?)
+    }
+}
+
+fn tag(rel: &Relation) -> Result<RelTag, Refusal> {
+    match rel.tag() {
+        Some(tag) if tag.rel != 0 && Fork::from_u8(rel.fork).is_some() => Ok(tag),
+        _ => Err(Refusal::Request("Read error: invalid relation".into())),
+    }
+}
+
+impl PageStream for Stream {
+    async fn handle(&mut self, requests: &[Request], out: &mut Responses<'_>) -> Result<(), Error> {
+        let timeline = match self.timeline() {
+            Ok(t) => t,
+            Err(e) if requests.first().is_some_and(Request::is_get_page) => {
+                if matches!(e, Error::Shutdown) {
+                    return Err(e);
+                }
+                for _ in requests {
+                    out.error(&format!("Not found: {}", e.extended_text()))?;
+                }
+                return Ok(());
+            }
+            Err(e) => return Err(e),
+        };
+        let Some(first) = requests.first() else {
+            return Ok(());
+        };
+        if first.is_get_page() {
+            return self.pages(&timeline, requests, out).await;
+        }
+        let refusal = match &first.query {
+            Query::GetSlruSegment { kind, segment } => {
+                match self.segment(&timeline, first, *kind, *segment).await {
+                    Ok(bytes) => {
+                        let pages = bytes.len() / types::PAGE_SIZE;
+                        return out.slru_segment(pages, |slot| {
+                            slot.copy_from_slice(&bytes);
+                            Ok(())
+                        });
+                    }
+                    Err(refusal) => refusal,
+                }
+            }
+            _ => match self.other(&timeline, first).await {
+                Ok(answer) => return Ok(out.answer(&answer)?),
+                Err(refusal) => refusal,
+            },
+        };
+        match refusal {
+            Refusal::Request(text) => Ok(out.error(&text)?),
+            Refusal::Stream(e) => Err(e),
+        }
+    }
+}
