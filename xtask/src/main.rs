@@ -1,2 +1,46 @@
-//! Developer front door.
-fn main() {}
+//! `cargo xtask`: the front door for developers. Run it without arguments for the list.
+//!
+//! Everything here sets up what it needs first; continuous integration runs the same commands.
+
+mod bench;
+mod fuzz;
+mod lint;
+mod postgres;
+mod run;
+mod test;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Everything a developer can do here", version = None)]
+#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Lint, then run all tests, also those against real Postgres servers; with a filter, only the
+    /// tests it selects
+    Test(test::Arguments),
+    /// Formatting, clippy and dependency policy
+    Lint,
+    /// Find or fetch a vanilla Postgres server and print its directory of programs
+    Postgres(postgres::Arguments),
+    /// Run the benchmarks
+    Bench(bench::Arguments),
+    /// Fuzz one decoder, or list the fuzz targets
+    Fuzz(fuzz::Arguments),
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().task {
+        Task::Test(a) => test::run(&a),
+        Task::Lint => lint::run(),
+        Task::Postgres(a) => postgres::run(&a),
+        Task::Bench(a) => bench::run(&a),
+        Task::Fuzz(a) => fuzz::run(&a),
+    }
+}
