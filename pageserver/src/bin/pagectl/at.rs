@@ -93,3 +93,59 @@ pub async fn resolve(session: &Session, found: &Found<'_>, at: Option<Moment>) -
     );
     Ok(answer.lsn)
 }
+
+/// As [`resolve`], for reading: also refuses an LSN at which the branch cannot be read. One that is
+/// still to come is waited for by the server if the branch follows a source.
+pub async fn readable(session: &Session, found: &Found<'_>, at: Option<Moment>) -> Result<Lsn> {
+    let lsn = resolve(session, found, at).await?;
+    let t = found.timeline;
+    match check(lsn, t.min_readable_lsn, t.last_record_lsn) {
+        Reach::Within => {}
+        Reach::Below => bail!(
+            "{} does not reach back to LSN {lsn}: its oldest restorable LSN is {}{}",
+            found.label(),
+            t.min_readable_lsn,
+            ancestor(found)
+        ),
+        Reach::Above if t.wal_source_connstr.is_some() => eprintln!(
+            "waiting until {} has received WAL up to {lsn}; it is at {}",
+            found.label(),
+            t.last_record_lsn
+        ),
+        Reach::Above => bail!(
+            "{} ends at LSN {}, before {lsn}",
+            found.label(),
+            t.last_record_lsn
+        ),
+    }
+    Ok(lsn)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reach {
+    Within,
+    Below,
+    Above,
+}
+
+fn check(lsn: Lsn, oldest: Lsn, newest: Lsn) -> Reach {
+    if lsn < oldest {
+        Reach::Below
+    } else if lsn > newest {
+        Reach::Above
+    } else {
+        Reach::Within
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ends_of_the_history_can_be_read() {
+        let at = |lsn| check(Lsn(lsn), Lsn(16), Lsn(32));
+        assert_eq!([at(15), at(16)], [Reach::Below, Reach::Within]);
+        assert_eq!([at(32), at(33)], [Reach::Within, Reach::Above]);
+    }
+}

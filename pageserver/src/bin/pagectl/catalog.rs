@@ -142,11 +142,7 @@ impl Tenant {
             return name.to_owned();
         }
         let others = |t: &&TimelineInfo| t.timeline_id != timeline.timeline_id;
-        let taken = self
-            .timelines
-            .iter()
-            .filter(others)
-            .any(|t| is_called_main(t));
+        let taken = self.timelines.iter().filter(others).any(is_called_main);
         if is_called_main(timeline) && !taken {
             MAIN.to_owned()
         } else {

@@ -28,7 +28,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 pub async fn run(session: &Session, arguments: &Export) -> Result<()> {
     let catalog = session.catalog_for(&arguments.branch).await?;
     let found = catalog.branch(&arguments.branch)?;
-    let lsn = at::resolve(session, &found, arguments.at).await?;
+    let lsn = at::readable(session, &found, arguments.at).await?;
     let to = std::path::absolute(&arguments.to)?;
     let job = Download {
         to: to.clone(),

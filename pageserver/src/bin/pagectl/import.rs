@@ -160,7 +160,8 @@ impl View {
             if status.phase == "backup" {
                 self.bar.reset();
             }
-            if !self.terminal {
+            // How it ended is said by whoever watches.
+            if !self.terminal && !matches!(status.phase.as_str(), "done" | "failed") {
                 eprintln!("{text}");
             }
         }
@@ -184,8 +185,6 @@ fn describe(phase: &str) -> String {
         "wal" => "fetching WAL",
         "upload" => "uploading to the bucket",
         "undoing" => "cleaning up",
-        "done" => "done",
-        "failed" => "failed",
         other => other,
     }
     .to_owned()

@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if reader_left(&e) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("pagectl: {e:#}");
+            eprintln!("pagectl: {}", output::chain(&e));
             if let Some(hint) = hint(&e) {
                 eprintln!("{hint}");
             }

@@ -27,3 +27,36 @@ pub fn plain(text: &str) -> String {
         .map(|c| if c.is_control() { '\u{FFFD}' } else { c })
         .collect()
 }
+
+/// An error with its causes, without those that the text before them tells already.
+pub fn chain(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    #[test]
+    fn causes_are_told_once() {
+        let refused = io::Error::other("refused");
+        let e = anyhow::Error::from(refused).context("connection failed: refused");
+        assert_eq!(chain(&e), "connection failed: refused");
+        let e = Err::<(), _>(e).context("no export").unwrap_err();
+        assert_eq!(chain(&e), "no export: connection failed: refused");
+    }
+
+    #[test]
+    fn control_characters_are_replaced() {
+        assert_eq!(plain("a\u{1b}[1mb"), "a\u{FFFD}[1mb");
+    }
+}

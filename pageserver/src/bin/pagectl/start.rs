@@ -73,7 +73,7 @@ pub async fn ensure(
     };
     account.check_reach(&directory)?;
     unpack::check_target(&directory)?;
-    let lsn = at::resolve(session, found, options.at).await?;
+    let lsn = at::readable(session, found, options.at).await?;
     let (user, dbname) = login(found);
     let mut record = Record {
         tenant: found.tenant_id(),
