@@ -17,8 +17,9 @@ pub struct Short {
 /// A little-endian cursor that knows what it reads.
 #[derive(Debug, Clone, Copy)]
 pub struct Cursor<'a> {
-    buf: &'a [u8],
-    pos: usize,
+    rest: &'a [u8],
+    /// Length of the whole buffer.
+    len: usize,
     what: &'static str,
 }
 
@@ -36,36 +37,50 @@ impl<'a> Cursor<'a> {
     /// Starts at the first byte of `buf`; `what` names the structure in errors.
     #[inline]
     pub const fn new(buf: &'a [u8], what: &'static str) -> Self {
-        Cursor { buf, pos: 0, what }
+        Cursor {
+            rest: buf,
+            len: buf.len(),
+            what,
+        }
     }
 
     /// Offset of the next byte.
     #[inline]
     pub const fn position(&self) -> usize {
-        self.pos
+        self.len - self.rest.len()
     }
 
     /// Bytes not read yet.
     #[inline]
     pub const fn left(&self) -> usize {
-        self.buf.len() - self.pos
+        self.rest.len()
     }
 
     /// The bytes not read yet.
     #[inline]
-    pub fn rest(&self) -> &'a [u8] {
-        self.buf.get(self.pos..).unwrap_or_default()
+    pub const fn rest(&self) -> &'a [u8] {
+        self.rest
     }
 
     /// The next `n` bytes.
     #[inline]
     pub fn take(&mut self, n: usize) -> Result<&'a [u8], Short> {
-        match self.rest().get(..n) {
-            Some(s) => {
-                self.pos += n;
+        match self.rest.split_at_checked(n) {
+            Some((s, rest)) => {
+                self.rest = rest;
                 Ok(s)
             }
-            None => Err(Short { what: self.what, at: self.pos, wanted: n, left: self.left() }),
+            None => Err(self.short(n)),
+        }
+    }
+
+    #[cold]
+    const fn short(&self, wanted: usize) -> Short {
+        Short {
+            what: self.what,
+            at: self.position(),
+            wanted,
+            left: self.left(),
         }
     }
 
@@ -78,18 +93,18 @@ impl<'a> Cursor<'a> {
     /// Skips to the next multiple of `n` (a power of two), counted from the start of the buffer.
     #[inline]
     pub fn align(&mut self, n: usize) -> Result<(), Short> {
-        self.skip(self.pos.wrapping_neg() & (n - 1))
+        self.skip(self.position().wrapping_neg() & (n - 1))
     }
 
     /// The next `N` bytes as an array.
     #[inline]
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Short> {
-        match self.rest().first_chunk::<N>() {
-            Some(a) => {
-                self.pos += N;
+        match self.rest.split_first_chunk::<N>() {
+            Some((a, rest)) => {
+                self.rest = rest;
                 Ok(*a)
             }
-            None => Err(Short { what: self.what, at: self.pos, wanted: N, left: self.left() }),
+            None => Err(self.short(N)),
         }
     }
 

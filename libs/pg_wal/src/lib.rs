@@ -13,4 +13,4 @@ pub mod record;
 pub mod rmgr;
 pub mod stream;
 
-pub use record::{Block, Record};
+pub use record::{Block, Record, View};

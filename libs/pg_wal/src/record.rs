@@ -1,11 +1,18 @@
 //! One WAL record: header, block references, main data (`docs/format/wal.md`, "Record").
 //!
-//! [`Record::parse`] borrows from the raw bytes and allocates nothing. It checks every bound and
-//! every rule of the envelope; the CRC is the stream decoder's business ([`crc_is_valid`]).
+//! [`Record::parse`] and [`View::find`] borrow from the raw bytes and allocate nothing. Both check
+//! every bound and every rule of the envelope; the CRC is the stream decoder's business
+//! ([`crc_is_valid`]).
+
+mod view;
+mod walk;
+
+pub use view::View;
 
 use crate::cursor::{Cursor, Short};
 use arrayvec::ArrayVec;
-use types::{BlockNumber, Fork, PgMajor, RelTag};
+use types::{BlockNumber, PgMajor, RelTag};
+use walk::{Reference, walk};
 
 /// Length of the fixed record header in bytes.
 pub const HEADER_SIZE: usize = 24;
@@ -216,21 +223,13 @@ pub enum Error {
     },
 }
 
-const BKP_HAS_IMAGE: u8 = 0x10;
-const BKP_HAS_DATA: u8 = 0x20;
-const BKP_WILL_INIT: u8 = 0x40;
-const BKP_SAME_REL: u8 = 0x80;
-
 impl Header {
     /// Reads the fixed header of a record.
+    #[inline]
     pub fn parse(raw: &[u8]) -> Result<Header, Short> {
         let mut c = Cursor::new(raw, "record header");
-        let total_len = c.u32()?;
-        let xid = c.u32()?;
-        let prev = c.u64()?;
-        let info = c.u8()?;
-        let rmid = c.u8()?;
-        c.skip(2)?;
+        let (total_len, xid, prev) = (c.u32()?, c.u32()?, c.u64()?);
+        let [info, rmid, _, _] = c.array()?;
         Ok(Header {
             total_len,
             xid,
@@ -252,19 +251,20 @@ pub fn crc_is_valid(raw: &[u8]) -> bool {
     crc32c::crc32c_append(crc32c::crc32c(body), first) == u32::from_le_bytes([*c0, *c1, *c2, *c3])
 }
 
-struct Announced {
-    block: usize,
-    image_len: usize,
-    data_len: usize,
-}
-
 impl<'a> Record<'a> {
     /// A record with nothing in it, to be filled by [`Record::parse_into`].
     #[inline]
     pub const fn empty() -> Record<'a> {
         Record {
             raw: &[],
-            header: Header { total_len: 0, xid: 0, prev: 0, info: 0, rmid: 0, crc: 0 },
+            header: Header {
+                total_len: 0,
+                xid: 0,
+                prev: 0,
+                info: 0,
+                rmid: 0,
+                crc: 0,
+            },
             blocks: ArrayVec::new_const(),
             main: &[],
             origin: None,
@@ -282,67 +282,14 @@ impl<'a> Record<'a> {
     /// [`Record::parse`] in place: the struct has room for 33 references and moving it costs more
     /// than parsing. After an error the contents mean nothing.
     pub fn parse_into(&mut self, raw: &'a [u8], version: PgMajor) -> Result<(), Error> {
-        let rec = self;
-        rec.header = Header::parse(raw)?;
-        if usize::try_from(rec.header.total_len) != Ok(raw.len()) {
-            return Err(Error::Length { announced: rec.header.total_len, actual: raw.len() });
+        self.blocks.clear();
+        let mut references: ArrayVec<Reference, 33> = ArrayVec::new();
+        let all = walk(raw, version, |r| references.push(*r))?;
+        for r in &references {
+            self.blocks.push(r.block(all.payload)?);
         }
-        rec.raw = raw;
-        rec.blocks.clear();
-        (rec.main, rec.origin, rec.toplevel_xid) = (&[], None, None);
-        let mut c = Cursor::new(raw, "record");
-        c.skip(HEADER_SIZE)?;
-        let mut sizes: ArrayVec<Announced, 33> = ArrayVec::new();
-        let mut payload = 0usize;
-        let mut main_len = 0usize;
-        while c.left() > payload {
-            let at = c.position();
-            match c.u8()? {
-                id @ 0..=MAX_BLOCK_ID => {
-                    if rec.blocks.last().is_some_and(|b| b.id >= id) {
-                        return Err(Error::BlockOrder { at, id });
-                    }
-                    let (block, image_len, data_len) =
-                        block_header(&mut c, id, rec.blocks.last().map(|b| b.rel), version)?;
-                    payload = payload.saturating_add(image_len).saturating_add(data_len);
-                    sizes.push(Announced {
-                        block: rec.blocks.len(),
-                        image_len,
-                        data_len,
-                    });
-                    rec.blocks.push(block);
-                }
-                252 => rec.toplevel_xid = Some(c.u32()?),
-                253 => rec.origin = Some(c.u16()?),
-                id @ (254 | 255) => {
-                    main_len = if id == 255 {
-                        usize::from(c.u8()?)
-                    } else {
-                        usize::try_from(c.u32()?).unwrap_or(usize::MAX)
-                    };
-                    payload = payload.saturating_add(main_len);
-                    break;
-                }
-                id => return Err(Error::FragmentId { at, id }),
-            }
-        }
-        if c.left() != payload {
-            return Err(Error::Payload {
-                announced: payload,
-                left: c.left(),
-            });
-        }
-        for s in sizes {
-            let image = c.take(s.image_len)?;
-            let data = c.take(s.data_len)?;
-            if let Some(b) = rec.blocks.get_mut(s.block) {
-                if let Some(i) = &mut b.image {
-                    i.data = image;
-                }
-                b.data = data;
-            }
-        }
-        rec.main = c.take(main_len)?;
+        (self.raw, self.header, self.main) = (raw, all.header, all.main);
+        (self.origin, self.toplevel_xid) = (all.origin, all.toplevel_xid);
         Ok(())
     }
 
@@ -361,134 +308,6 @@ impl<'a> Record<'a> {
     pub const fn op(&self) -> u8 {
         self.header.info & 0xF0
     }
-}
-
-fn block_header<'a>(
-    c: &mut Cursor<'a>,
-    id: u8,
-    previous: Option<RelTag>,
-    version: PgMajor,
-) -> Result<(Block<'a>, usize, usize), Error> {
-    let at = c.position();
-    let rule = |rule| Error::Rule { at, id, rule };
-    let flags = c.u8()?;
-    let fork = Fork::from_u8(flags & 0x0F).ok_or(rule("unknown fork"))?;
-    let data_len = usize::from(c.u16()?);
-    let has_data = flags & BKP_HAS_DATA != 0;
-    if has_data != (data_len != 0) {
-        return Err(rule("data length and HAS_DATA disagree"));
-    }
-    let mut image = None;
-    let mut image_len = 0;
-    if flags & BKP_HAS_IMAGE != 0 {
-        let len = c.u16()?;
-        image_len = usize::from(len);
-        image = Some(image_header(c, len, version).map_err(|e| match e {
-            ImageError::Short(s) => Error::Short(s),
-            ImageError::Rule(r) => rule(r),
-        })?);
-    }
-    let rel = if flags & BKP_SAME_REL != 0 {
-        previous
-            .ok_or(rule("SAME_REL without a previous reference"))?
-            .with_fork(fork)
-    } else {
-        RelTag {
-            spc: c.u32()?,
-            db: c.u32()?,
-            rel: c.u32()?,
-            fork,
-        }
-    };
-    let block = c.u32()?;
-    let will_init = flags & BKP_WILL_INIT != 0;
-    Ok((
-        Block {
-            id,
-            rel,
-            block,
-            will_init,
-            image,
-            data: &[],
-            has_data,
-        },
-        image_len,
-        data_len,
-    ))
-}
-
-enum ImageError {
-    Short(Short),
-    Rule(&'static str),
-}
-
-impl From<Short> for ImageError {
-    fn from(s: Short) -> Self {
-        ImageError::Short(s)
-    }
-}
-
-fn image_header<'a>(
-    c: &mut Cursor<'a>,
-    len: u16,
-    version: PgMajor,
-) -> Result<Image<'a>, ImageError> {
-    const PAGE: u16 = 8192;
-    let hole_offset = c.u16()?;
-    let info = c.u8()?;
-    let has_hole = info & 0x01 != 0;
-    let (apply, compression) = match version {
-        PgMajor::V14 => (
-            info & 0x04 != 0,
-            if info & 0x02 != 0 {
-                Compression::Pglz
-            } else {
-                Compression::None
-            },
-        ),
-        _ => (
-            info & 0x02 != 0,
-            match info & 0x1C {
-                0 => Compression::None,
-                0x04 => Compression::Pglz,
-                0x08 => Compression::Lz4,
-                0x10 => Compression::Zstd,
-                _ => return Err(ImageError::Rule("image names more than one compression")),
-            },
-        ),
-    };
-    let compressed = compression != Compression::None;
-    if len > PAGE {
-        return Err(ImageError::Rule("image longer than a page"));
-    }
-    let hole_length = match (compressed, has_hole) {
-        (true, true) => c.u16()?,
-        (true, false) => 0,
-        (false, _) => PAGE - len,
-    };
-    // A zero-length uncompressed image is a page that is all hole (written by Neon computes only).
-    let all_hole = !compressed && len == 0;
-    if has_hole && !all_hole && (hole_offset == 0 || hole_length == 0 || len == PAGE) {
-        return Err(ImageError::Rule("hole flag set but the hole is empty"));
-    }
-    if !has_hole && !all_hole && (hole_offset != 0 || hole_length != 0) {
-        return Err(ImageError::Rule("hole without the hole flag"));
-    }
-    if compressed && len == PAGE {
-        return Err(ImageError::Rule(
-            "compressed image is not smaller than a page",
-        ));
-    }
-    if u32::from(hole_offset) + u32::from(hole_length) > u32::from(PAGE) {
-        return Err(ImageError::Rule("hole reaches past the page"));
-    }
-    Ok(Image {
-        data: &[],
-        hole_offset,
-        hole_length,
-        compression,
-        apply,
-    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What a redo action is given and what it answers.
 //!
 //! Each resource manager has one entry point, `fn redo(cx: &Context<'_>, page: &mut Page<'_>) ->
-//! Result<Effect, Fault>`, called for the reference [`Context::block`] when the page has to be
+//! Result<Effect, Fault>`, called for the reference [`Context::block()`] when the page has to be
 //! changed: the page exists, is older than the record, and was zeroed if the reference says
 //! WILL_INIT. The caller sets the page LSN after [`Effect::Changed`]. Actions that also apply
 //! after a restored image go to `after_image` of [`crate::redo`].
@@ -9,16 +9,14 @@
 use crate::error::Fault;
 
 use crate::redo::Dialect;
-use pg_wal::{Block, Record};
+use pg_wal::{Block, View};
 use types::{BlockNumber, Lsn, PgMajor};
 
 /// One record seen from one of the blocks it references.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Context<'a> {
-    /// The record.
-    pub rec: &'a Record<'a>,
-    /// The reference that names the page.
-    pub block: &'a Block<'a>,
+    /// The record, seen from the page.
+    pub rec: &'a View<'a>,
     /// End of the record.
     pub lsn: Lsn,
     /// Version and flavour of the WAL.
@@ -50,25 +48,30 @@ impl<'a> Context<'a> {
         self.rec.main
     }
 
+    /// The reference that names the page.
+    #[inline]
+    pub fn block(&self) -> &'a Block<'a> {
+        &self.rec.block
+    }
+
     /// Block data of the reference that names the page.
     #[inline]
     pub fn data(&self) -> &'a [u8] {
-        self.block.data
+        self.rec.block.data
     }
 
     /// True if the record has reference `id`.
     #[inline]
     pub fn has(&self, id: u8) -> bool {
-        self.rec.block(id).is_some()
+        self.rec.has(id)
     }
 
     /// Block number of reference `id`.
     #[inline]
     pub fn blk(&self, id: u8) -> Result<BlockNumber, Fault> {
-        match self.rec.block(id) {
-            Some(b) => Ok(b.block),
-            None => Err(Fault::Rule("a block reference is missing")),
-        }
+        self.rec
+            .block_number(id)
+            .ok_or(Fault::Rule("a block reference is missing"))
     }
 }
 

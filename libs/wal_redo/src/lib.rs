@@ -44,4 +44,4 @@ mod vm;
 
 pub use buf::{MAX_LEN, PageBuf};
 pub use error::{Error, Fault};
-pub use redo::{Dialect, Outcome, Stats, apply, apply_parsed, apply_postgres, reconstruct};
+pub use redo::{Dialect, Outcome, Stats, apply, apply_postgres, reconstruct};

@@ -19,11 +19,11 @@ use crate::heap;
 use crate::mask::{self, Kind, Level};
 use crate::name;
 use crate::page::Page;
-use crate::redo::{Dialect, apply, apply_parsed};
+use crate::redo::{Dialect, apply, apply_postgres};
 use crate::vm;
 use pg_wal::cursor::Cursor;
 use pg_wal::record::{self, rmgr_name, rmid};
-use pg_wal::{Block, Record, image};
+use pg_wal::{Block, Record, View, image};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use types::{BlockNumber, Fork, Key, Lsn, PAGE_SIZE, RelTag, WalRecord};
@@ -340,7 +340,7 @@ impl Oracle {
             let copied = self.buf.set(known.as_slice());
             debug_assert!(copied);
         }
-        if let Err(e) = apply_parsed(&mut self.buf, &key, lsn, rec, &self.dialect) {
+        if let Err(e) = apply_postgres(&mut self.buf, &key, lsn, rec.raw, &self.dialect) {
             let row = self.row(rec);
             row.errors += 1;
             row.unsupported += u64::from(matches!(e, Error::Unsupported { .. }));
@@ -398,9 +398,11 @@ impl Oracle {
         if rec.blocks.iter().any(|b| b.rel.fork == Fork::Vm) {
             return;
         }
-        let Some(first) = rec.block(0) else { return };
-        for (heap, bits) in heap::map_bits_cleared(rec, &self.dialect) {
-            let vm_rel = first.rel.with_fork(Fork::Vm);
+        let Ok(Some(view)) = View::find(rec.raw, self.dialect.version, |id, _, _| id == 0) else {
+            return;
+        };
+        for (heap, bits) in heap::map_bits_cleared(&view, &self.dialect) {
+            let vm_rel = view.block.rel.with_fork(Fork::Vm);
             let clear = WalRecord::ClearVisibilityMapFlags {
                 new_heap_block: Some(heap),
                 old_heap_block: None,

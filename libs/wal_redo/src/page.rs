@@ -176,13 +176,28 @@ pub enum Place {
 #[derive(Debug)]
 pub struct Page<'a> {
     bytes: &'a mut [u8; PAGE_SIZE],
+    /// All bytes are zero and none was written since: [`Page::init`] need not clear them.
+    blank: bool,
 }
 
 impl<'a> Page<'a> {
     /// Looks at a buffer as a page; nothing is checked.
     #[inline]
     pub fn new(bytes: &'a mut [u8; PAGE_SIZE]) -> Self {
-        Page { bytes }
+        Page {
+            bytes,
+            blank: false,
+        }
+    }
+
+    /// A page of zeros.
+    #[inline]
+    pub(crate) fn blank(zeros: &'a mut [u8; PAGE_SIZE]) -> Self {
+        debug_assert!(zeros.iter().all(|b| *b == 0));
+        Page {
+            bytes: zeros,
+            blank: true,
+        }
     }
 
     /// The bytes.
@@ -194,6 +209,7 @@ impl<'a> Page<'a> {
     /// The bytes, to be changed.
     #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8; PAGE_SIZE] {
+        self.blank = false;
         self.bytes
     }
 
@@ -211,7 +227,7 @@ impl<'a> Page<'a> {
     #[inline]
     pub fn range_mut(&mut self, at: usize, len: usize) -> Result<&mut [u8], Error> {
         at.checked_add(len)
-            .and_then(|end| self.bytes.get_mut(at..end))
+            .and_then(|end| self.bytes_mut().get_mut(at..end))
             .ok_or(Error::Range { at, len })
     }
 
@@ -272,7 +288,7 @@ impl<'a> Page<'a> {
                 return Err(Error::Range { at, len });
             }
         }
-        self.bytes.copy_within(from..from + len, to);
+        self.bytes_mut().copy_within(from..from + len, to);
         Ok(())
     }
 
@@ -280,14 +296,18 @@ impl<'a> Page<'a> {
 
     #[inline]
     fn head16(&self, at: usize) -> u16 {
-        let (low, high) = (self.bytes.get(at).copied(), self.bytes.get(at + 1).copied());
-        u16::from_le_bytes([low.unwrap_or(0), high.unwrap_or(0)])
+        let field = self.bytes.get(at..).and_then(|b| b.first_chunk());
+        u16::from_le_bytes(field.copied().unwrap_or_default())
     }
 
     #[inline]
     fn put_head16(&mut self, at: usize, v: u16) {
-        for (to, from) in self.bytes.iter_mut().skip(at).zip(v.to_le_bytes()) {
-            *to = from;
+        if let Some(to) = self
+            .bytes_mut()
+            .get_mut(at..)
+            .and_then(|b| b.first_chunk_mut())
+        {
+            *to = v.to_le_bytes();
         }
     }
 
@@ -304,7 +324,7 @@ impl<'a> Page<'a> {
     #[inline]
     pub fn set_lsn(&mut self, lsn: Lsn) {
         let v = lsn.0.rotate_left(32).to_le_bytes();
-        if let Some(to) = self.bytes.first_chunk_mut() {
+        if let Some(to) = self.bytes_mut().first_chunk_mut() {
             *to = v;
         }
     }
@@ -398,7 +418,9 @@ impl<'a> Page<'a> {
 
     /// Makes the page empty, with a special space of `special` bytes (rounded up to 8).
     pub fn init(&mut self, special: u16) {
-        self.bytes.fill(0);
+        if !self.blank {
+            self.bytes_mut().fill(0);
+        }
         let start = (PAGE_SIZE as u16).saturating_sub(special.saturating_add(7) & !7);
         self.set_lower(HEADER_SIZE as u16);
         self.set_upper(start);

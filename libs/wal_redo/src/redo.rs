@@ -5,10 +5,12 @@ use crate::buf::{MAX_LEN, PageBuf};
 use crate::error::{Error, Fault};
 use crate::page::Page;
 use crate::{brin, btree, generic, gin, gist, hash, heap, sequence, slru, spgist, vm};
-use pg_wal::record::rmid;
-use pg_wal::{Block, Record, image};
+use pg_wal::record::{Header, rmid};
+use pg_wal::{View, image};
 use types::key::Kind;
-use types::{BlockNumber, Flavour, Fork, Key, Lsn, PAGE_SIZE, PgMajor, RelTag, WalRecord};
+use types::{
+    BlockNumber, Flavour, Fork, Key, Lsn, PAGE_SIZE, PgMajor, RelTag, SlruKind, WalRecord,
+};
 
 /// Properties of the WAL that its records do not carry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,9 +86,10 @@ pub fn reconstruct<'a>(
     dialect: &Dialect,
     out: &mut PageBuf,
 ) -> Result<Stats, Error> {
+    let target = Target::of(key)?;
     out.clear();
     if let Some(base) = base {
-        let slru = matches!(key.kind(), Kind::SlruBlock { .. });
+        let slru = matches!(target, Target::Slru { .. });
         if (base.len() == MAX_LEN && !slru) || !out.set(base) {
             return Err(Error::BaseSize {
                 key: *key,
@@ -96,10 +99,10 @@ pub fn reconstruct<'a>(
     }
     let mut stats = Stats::default();
     for (lsn, rec) in records {
-        stats.count(apply(out, key, lsn, rec, dialect)?);
+        stats.count(target.apply(out, key, lsn, rec, dialect)?);
     }
     if out.is_empty() {
-        zero_base(out, key).ok_or(Error::MissingBase {
+        target.zero_base(out).ok_or(Error::MissingBase {
             lsn: Lsn::INVALID,
             key: *key,
         })?;
@@ -116,18 +119,7 @@ pub fn apply(
     rec: &WalRecord,
     dialect: &Dialect,
 ) -> Result<Outcome, Error> {
-    match key.kind() {
-        Kind::RelBlock { rel, block } => match rec {
-            WalRecord::Postgres { rec, .. } => apply_postgres(buf, key, lsn, rec, dialect),
-            internal => vm::internal(buf, key, rel, block, lsn, internal),
-        },
-        Kind::SlruBlock {
-            kind,
-            segment,
-            block,
-        } => slru::internal(buf, key, (kind, segment, block), lsn, rec),
-        _ => Err(Error::NotAPage { key: *key }),
-    }
+    Target::of(key)?.apply(buf, key, lsn, rec, dialect)
 }
 
 /// Applies one raw Postgres record, which ends at `lsn`, to the page of `key` in `buf`.
@@ -138,123 +130,201 @@ pub fn apply_postgres(
     raw: &[u8],
     dialect: &Dialect,
 ) -> Result<Outcome, Error> {
-    let mut rec = Record::empty();
-    rec.parse_into(raw, dialect.version)
-        .map_err(|source| Error::Record {
-            lsn,
-            key: *key,
-            source,
-        })?;
-    apply_parsed(buf, key, lsn, &rec, dialect)
-}
-
-/// Applies one parsed Postgres record, which ends at `lsn`, to the page of `key` in `buf`.
-pub fn apply_parsed(
-    buf: &mut PageBuf,
-    key: &Key,
-    lsn: Lsn,
-    rec: &Record<'_>,
-    dialect: &Dialect,
-) -> Result<Outcome, Error> {
-    let Kind::RelBlock { rel, block } = key.kind() else {
-        return Err(Error::NotAPage { key: *key });
-    };
-    let (rmid, info) = (rec.header.rmid, rec.header.info);
-    let Some(target) = rec.blocks.iter().find(|b| b.block == block && b.rel == rel) else {
-        return Err(Error::NotReferenced {
-            lsn,
-            key: *key,
-            rmid,
-            info,
-        });
-    };
-    let cx = Context {
-        rec,
-        block: target,
-        lsn,
-        dialect: *dialect,
-    };
-    let wrap = |fault| match fault {
-        Fault::Unsupported => Error::Unsupported {
-            lsn,
-            key: *key,
-            rmid,
-            info,
-        },
-        fault => Error::Action {
-            lsn,
-            key: *key,
-            rmid,
-            info,
-            block: target.id,
-            fault,
-        },
-    };
-
-    if let Some(image) = target.image.filter(|i| i.apply) {
-        let mut page = buf.overwrite();
-        image::restore(&image, page.bytes_mut()).map_err(|source| Error::Image {
-            lsn,
-            key: *key,
-            rmid,
-            info,
-            source,
-        })?;
-        if !page.is_new() {
-            page.set_lsn(lsn);
+    match Target::of(key)? {
+        target @ Target::Rel { rel, block } => {
+            target.postgres(buf, key, (rel, block), lsn, raw, dialect)
         }
-        after_image(&cx, &mut page).map_err(wrap)?;
-        return Ok(Outcome::Image);
-    }
-
-    if target.will_init {
-        buf.zero();
-    } else if buf.is_empty() {
-        zero_base(buf, key).ok_or(Error::MissingBase { lsn, key: *key })?;
-    }
-    let Some(bytes) = buf.page_mut() else {
-        return Err(Error::MissingBase { lsn, key: *key });
-    };
-    let mut page = Page::new(bytes);
-    if !target.will_init {
-        if page.is_new() && !initialises_itself(rec, target) {
-            return Ok(Outcome::NewPage);
-        }
-        if page.lsn() >= lsn {
-            return Ok(Outcome::Older);
-        }
-    }
-    match dispatch(&cx, &mut page).map_err(wrap)? {
-        Effect::Changed => {
-            page.set_lsn(lsn);
-            Ok(Outcome::Changed)
-        }
-        Effect::Unlogged => Ok(Outcome::Changed),
-        Effect::Untouched => Ok(Outcome::Untouched),
+        Target::Slru { .. } => Err(Error::NotAPage { key: *key }),
     }
 }
 
-/// Map pages come into being without WAL; their missing base is a page of zeros.
-fn zero_base(buf: &mut PageBuf, key: &Key) -> Option<()> {
-    match key.kind() {
-        Kind::RelBlock {
-            rel:
-                RelTag {
-                    fork: Fork::Vm | Fork::Fsm,
-                    ..
+/// The page a key names.
+#[derive(Clone, Copy, Debug)]
+enum Target {
+    Rel {
+        rel: RelTag,
+        block: BlockNumber,
+    },
+    Slru {
+        kind: SlruKind,
+        segment: u32,
+        block: BlockNumber,
+    },
+}
+
+impl Target {
+    fn of(key: &Key) -> Result<Target, Error> {
+        match key.kind() {
+            Kind::RelBlock { rel, block } => Ok(Target::Rel { rel, block }),
+            Kind::SlruBlock {
+                kind,
+                segment,
+                block,
+            } => Ok(Target::Slru {
+                kind,
+                segment,
+                block,
+            }),
+            _ => Err(Error::NotAPage { key: *key }),
+        }
+    }
+
+    #[inline]
+    fn apply(
+        self,
+        buf: &mut PageBuf,
+        key: &Key,
+        lsn: Lsn,
+        rec: &WalRecord,
+        dialect: &Dialect,
+    ) -> Result<Outcome, Error> {
+        match (self, rec) {
+            (Target::Rel { rel, block }, WalRecord::Postgres { rec, .. }) => {
+                self.postgres(buf, key, (rel, block), lsn, rec, dialect)
+            }
+            (Target::Rel { rel, block }, rec) => vm::internal(buf, key, rel, block, lsn, rec),
+            (
+                Target::Slru {
+                    kind,
+                    segment,
+                    block,
                 },
-            ..
-        } => {
-            buf.zero();
-            Some(())
+                rec,
+            ) => slru::internal(buf, key, (kind, segment, block), lsn, rec),
         }
-        _ => None,
+    }
+
+    fn postgres(
+        self,
+        buf: &mut PageBuf,
+        key: &Key,
+        page: (RelTag, BlockNumber),
+        lsn: Lsn,
+        raw: &[u8],
+        dialect: &Dialect,
+    ) -> Result<Outcome, Error> {
+        // The block number alone rules most references out.
+        let found = View::find(raw, dialect.version, |_, rel, block| {
+            block == page.1 && rel == page.0
+        });
+        let rec = match found {
+            Ok(Some(rec)) => rec,
+            Ok(None) => return Err(not_referenced(key, lsn, raw)),
+            Err(source) => {
+                return Err(Error::Record {
+                    lsn,
+                    key: *key,
+                    source,
+                });
+            }
+        };
+        let cx = Context {
+            rec: &rec,
+            lsn,
+            dialect: *dialect,
+        };
+        let (rmid, info, id) = (rec.header.rmid, rec.header.info, rec.block.id);
+        let wrap = |fault| match fault {
+            Fault::Unsupported => Error::Unsupported {
+                lsn,
+                key: *key,
+                rmid,
+                info,
+            },
+            fault => Error::Action {
+                lsn,
+                key: *key,
+                rmid,
+                info,
+                block: id,
+                fault,
+            },
+        };
+
+        if let Some(image) = rec.block.image.filter(|i| i.apply) {
+            let mut page = buf.overwrite();
+            image::restore(&image, page.bytes_mut()).map_err(|source| Error::Image {
+                lsn,
+                key: *key,
+                rmid,
+                info,
+                source,
+            })?;
+            if !page.is_new() {
+                page.set_lsn(lsn);
+            }
+            after_image(&cx, &mut page).map_err(wrap)?;
+            return Ok(Outcome::Image);
+        }
+
+        let mut page = if rec.block.will_init {
+            Page::blank(buf.zero())
+        } else {
+            if buf.is_empty() {
+                self.zero_base(buf)
+                    .ok_or(Error::MissingBase { lsn, key: *key })?;
+            }
+            let Some(bytes) = buf.page_mut() else {
+                return Err(Error::MissingBase { lsn, key: *key });
+            };
+            let page = Page::new(bytes);
+            if page.is_new() && !initialises_itself(&rec) {
+                return Ok(Outcome::NewPage);
+            }
+            if page.lsn() >= lsn {
+                return Ok(Outcome::Older);
+            }
+            page
+        };
+        match dispatch(&cx, &mut page).map_err(wrap)? {
+            Effect::Changed => {
+                page.set_lsn(lsn);
+                Ok(Outcome::Changed)
+            }
+            Effect::Unlogged => Ok(Outcome::Changed),
+            Effect::Untouched => Ok(Outcome::Untouched),
+        }
+    }
+
+    /// Map pages come into being without WAL; their missing base is a page of zeros.
+    fn zero_base(self, buf: &mut PageBuf) -> Option<()> {
+        match self {
+            Target::Rel {
+                rel:
+                    RelTag {
+                        fork: Fork::Vm | Fork::Fsm,
+                        ..
+                    },
+                ..
+            } => {
+                buf.zero();
+                Some(())
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cold]
+fn not_referenced(key: &Key, lsn: Lsn, raw: &[u8]) -> Error {
+    match Header::parse(raw) {
+        Ok(Header { rmid, info, .. }) => Error::NotReferenced {
+            lsn,
+            key: *key,
+            rmid,
+            info,
+        },
+        Err(short) => Error::Record {
+            lsn,
+            key: *key,
+            source: short.into(),
+        },
     }
 }
 
 /// The one action that starts from a page of zeros without WILL_INIT: VISIBLE on its map page.
-fn initialises_itself(rec: &Record<'_>, target: &Block<'_>) -> bool {
-    rec.header.rmid == rmid::HEAP2 && rec.op() & 0x70 == heap::VISIBLE && target.id == 0
+fn initialises_itself(rec: &View<'_>) -> bool {
+    rec.header.rmid == rmid::HEAP2 && rec.op() & 0x70 == heap::VISIBLE && rec.block.id == 0
 }
 
 /// The redo action of a record. A new resource manager is added here.

@@ -1,5 +1,7 @@
+use super::walk::{BKP_HAS_DATA, BKP_HAS_IMAGE, BKP_SAME_REL, BKP_WILL_INIT};
 use super::*;
 use proptest::prelude::*;
+use types::Fork;
 
 /// A record of these bytes behind the fixed header; a right length and CRC.
 fn record(body: &[u8]) -> Vec<u8> {
@@ -478,6 +480,33 @@ fn encode(parts: &[Part], main: Option<&[u8]>, origin: Option<u16>) -> Vec<u8> {
     record(&headers)
 }
 
+/// The view from every reference shows what the whole record shows, and both refuse the same.
+fn views_agree(raw: &[u8], version: PgMajor) -> Result<(), TestCaseError> {
+    let whole = Record::parse(raw, version);
+    let r = match (&whole, View::find(raw, version, |_, _, _| false)) {
+        (Err(a), b) => {
+            prop_assert_eq!(Some(*a), b.err());
+            return Ok(());
+        }
+        (Ok(r), b) => {
+            prop_assert!(matches!(b, Ok(None)));
+            r
+        }
+    };
+    for b in &r.blocks {
+        let view = View::find(raw, version, |id, rel, block| {
+            (id, rel, block) == (b.id, b.rel, b.block)
+        });
+        let view = view.unwrap().unwrap();
+        prop_assert_eq!((view.header, view.block, view.main), (r.header, *b, r.main));
+        for id in 0..=255 {
+            prop_assert_eq!(view.has(id), r.block(id).is_some());
+            prop_assert_eq!(view.block_number(id), r.block(id).map(|b| b.block));
+        }
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -504,6 +533,7 @@ proptest! {
             }
             prop_assert_eq!(r.block(b.id), Some(b));
         }
+        views_agree(&raw, PgMajor::V17)?;
     }
 
     #[test]
@@ -528,6 +558,7 @@ proptest! {
             r.main.len() + r.blocks.iter().map(of_block).sum::<usize>()
         };
         for v in PgMajor::ALL {
+            views_agree(&fitted, v)?;
             if let Ok(r) = Record::parse(&fitted, v) {
                 prop_assert!(payload(&r) + HEADER_SIZE <= short);
             }
@@ -535,6 +566,7 @@ proptest! {
         let at = at.index(raw.len());
         raw[at] = byte;
         for v in PgMajor::ALL {
+            views_agree(&raw, v)?;
             if let Ok(r) = Record::parse(&raw, v) {
                 prop_assert!(payload(&r) + HEADER_SIZE <= raw.len());
             }
@@ -544,6 +576,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
         for v in PgMajor::ALL {
+            views_agree(&record(&body), v)?;
             if let Ok(r) = Record::parse(&record(&body), v) {
                 prop_assert!(r.main.len() <= body.len());
             }

@@ -35,7 +35,7 @@ const REVMAP_TIDS: u32 = 1360;
 
 /// Replays a BRIN record on one of its pages.
 pub(crate) fn redo(cx: &Context<'_>, page: &mut Page<'_>) -> Result<Effect, Fault> {
-    match (cx.op() & OP_MASK, cx.block.id) {
+    match (cx.op() & OP_MASK, cx.block().id) {
         (CREATE_INDEX, 0) => create(cx, page)?,
         (INSERT | UPDATE, id @ (0 | 1)) => insert(cx, page, id)?,
         (UPDATE, 2) => {

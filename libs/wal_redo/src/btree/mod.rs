@@ -58,7 +58,7 @@ const ALT_TID: u16 = 0x2000;
 
 /// Replays a B-tree record on one of its pages.
 pub(crate) fn redo(cx: &Context<'_>, page: &mut Page<'_>) -> Result<Effect, Fault> {
-    match (cx.op(), cx.block.id) {
+    match (cx.op(), cx.block().id) {
         (INSERT_LEAF | INSERT_UPPER | INSERT_META, 0) => {
             page.add(cx.data(), offnum(cx)?, Place::Shift)?;
         }

@@ -53,7 +53,7 @@ const POSTING_ITEM_SIZE: usize = 10;
 
 /// Replays a GIN record on one of its pages.
 pub(crate) fn redo(cx: &Context<'_>, page: &mut Page<'_>) -> Result<Effect, Fault> {
-    match (cx.op(), cx.block.id) {
+    match (cx.op(), cx.block().id) {
         (CREATE_PTREE, 0) => create_posting_tree(cx, page)?,
         (INSERT, 0) => insert(cx, page)?,
         (INSERT, 1) | (SPLIT, 3) => change_flags(page, INCOMPLETE_SPLIT, 0)?,

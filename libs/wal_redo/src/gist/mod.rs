@@ -35,7 +35,7 @@ const ROOT_BLOCK: u32 = 0;
 
 /// Replays a GiST record on one of its pages.
 pub(crate) fn redo(cx: &Context<'_>, page: &mut Page<'_>) -> Result<Effect, Fault> {
-    match (cx.op(), cx.block.id) {
+    match (cx.op(), cx.block().id) {
         (PAGE_UPDATE, 0) => page_update(cx, page)?,
         (PAGE_UPDATE, 1) | (PAGE_SPLIT, 0) => finish_split(cx, page)?,
         (PAGE_SPLIT, _) => page_split(cx, page)?,
@@ -48,7 +48,7 @@ pub(crate) fn redo(cx: &Context<'_>, page: &mut Page<'_>) -> Result<Effect, Faul
 
 /// The change that follows even a restored image: the child of a finished split.
 pub(crate) fn after_image(cx: &Context<'_>, page: &mut Page<'_>) -> Result<(), Fault> {
-    match (cx.op(), cx.block.id) {
+    match (cx.op(), cx.block().id) {
         (PAGE_UPDATE, 1) | (PAGE_SPLIT, 0) => finish_split(cx, page),
         _ => Ok(()),
     }
@@ -113,11 +113,11 @@ fn page_split(cx: &Context<'_>, page: &mut Page<'_>) -> Result<(), Fault> {
     c.align(2)?;
     let pages = c.u16()?;
     let mark = c.u8()? != 0;
-    let id = cx.block.id;
+    let id = cx.block().id;
     if u16::from(id) > pages {
         return Err(Fault::Rule("more block references than pages in the split"));
     }
-    let root = cx.block.block == ROOT_BLOCK;
+    let root = cx.block().block == ROOT_BLOCK;
     page.init(SPECIAL_SIZE);
     let at = special(page)?;
     page.put_u16(at + PAGE_ID, GIST_PAGE_ID)?;

@@ -47,7 +47,7 @@ const HASH_PAGE_ID: u16 = 0xFF80;
 /// Replays a hash index record on one of its pages.
 pub(crate) fn redo(cx: &Context<'_>, page: &mut Page<'_>) -> Result<Effect, Fault> {
     let mut c = Cursor::new(cx.main(), "hash record");
-    match (cx.op(), cx.block.id) {
+    match (cx.op(), cx.block().id) {
         (INIT_META_PAGE, 0) => meta::init(&mut c, page)?,
         (INIT_BITMAP_PAGE, 0) | (ADD_OVFL_PAGE, 3) => init_bitmap(page, c.u16()?)?,
         (INIT_BITMAP_PAGE, 1) => meta::add_first_bitmap(page)?,
@@ -101,7 +101,7 @@ pub(crate) fn redo(cx: &Context<'_>, page: &mut Page<'_>) -> Result<Effect, Faul
 
 /// The changes that follow even a restored image: the flags of buckets in a split.
 pub(crate) fn after_image(cx: &Context<'_>, page: &mut Page<'_>) -> Result<(), Fault> {
-    match (cx.op(), cx.block.id) {
+    match (cx.op(), cx.block().id) {
         (SPLIT_ALLOCATE_PAGE, 0) | (SPLIT_COMPLETE, 0 | 1) => split_flags(cx, page),
         _ => Ok(()),
     }
@@ -172,7 +172,7 @@ fn split_flags(cx: &Context<'_>, page: &mut Page<'_>) -> Result<(), Fault> {
     if cx.op() == SPLIT_ALLOCATE_PAGE {
         let bucket = c.u32()?;
         set_u32(page, PREV, bucket)?;
-    } else if cx.block.id == 1 {
+    } else if cx.block().id == 1 {
         c.skip(2)?;
     }
     set_flags(page, c.u16()?)

@@ -11,7 +11,7 @@ use crate::redo::Dialect;
 use crate::vm;
 use arrayvec::ArrayVec;
 use form::{Form, TupleHeader};
-use pg_wal::Record;
+use pg_wal::View;
 use pg_wal::cursor::Cursor;
 use pg_wal::record::rmid;
 use tuple::{COMBOCID, HEADER_SIZE, HOT_UPDATED, New, Tuple};
@@ -94,10 +94,10 @@ fn form_of(d: &Dialect) -> Form {
 }
 
 fn change(cx: &Context<'_>, page: &mut Page<'_>, form: Form, op: Op) -> Result<Effect, Fault> {
-    if cx.block.rel.fork == Fork::Vm {
+    if cx.block().rel.fork == Fork::Vm {
         return clear_map(cx, page, form, op);
     }
-    if cx.rec.header.info & INIT_PAGE != 0 && cx.block.id == 0 {
+    if cx.rec.header.info & INIT_PAGE != 0 && cx.block().id == 0 {
         page.init(0);
     }
     match op {
@@ -113,7 +113,7 @@ fn change(cx: &Context<'_>, page: &mut Page<'_>, form: Form, op: Op) -> Result<E
 
 /// Heap blocks, with bits, that a record clears in the visibility map. Empty for records that
 /// clear none and for malformed ones.
-pub(crate) fn map_bits_cleared(rec: &Record<'_>, d: &Dialect) -> ArrayVec<(BlockNumber, u8), 2> {
+pub(crate) fn map_bits_cleared(rec: &View<'_>, d: &Dialect) -> ArrayVec<(BlockNumber, u8), 2> {
     let form = form_of(d);
     let found = match (rec.header.rmid, rec.op() & 0x70) {
         (rmid::HEAP, 0x00) => (form, Op::Insert),
@@ -133,7 +133,7 @@ pub(crate) fn map_bits_cleared(rec: &Record<'_>, d: &Dialect) -> ArrayVec<(Block
     cleared(rec, found.0, found.1).unwrap_or_default()
 }
 
-fn cleared(rec: &Record<'_>, form: Form, op: Op) -> Result<ArrayVec<(BlockNumber, u8), 2>, Fault> {
+fn cleared(rec: &View<'_>, form: Form, op: Op) -> Result<ArrayVec<(BlockNumber, u8), 2>, Fault> {
     let mut out = ArrayVec::new();
     let main = rec.main;
     let (flag, bits, flags) = match op {
@@ -149,17 +149,17 @@ fn cleared(rec: &Record<'_>, form: Form, op: Op) -> Result<ArrayVec<(BlockNumber
         Op::Update { .. } => {
             let flags = form.update(main)?.old.flags;
             if flags & ALL_VISIBLE_CLEARED != 0
-                && let Some(old) = rec.block(1).or(rec.block(0))
+                && let Some(old) = rec.block_number(1).or(rec.block_number(0))
             {
-                out.push((old.block, vm::ALL_BITS));
+                out.push((old, vm::ALL_BITS));
             }
             (NEW_ALL_VISIBLE_CLEARED, vm::ALL_BITS, flags)
         }
     };
     if flags & flag != 0
-        && let Some(new) = rec.block(0)
+        && let Some(new) = rec.block_number(0)
     {
-        out.push((new.block, bits));
+        out.push((new, bits));
     }
     Ok(out)
 }
@@ -168,7 +168,7 @@ fn cleared(rec: &Record<'_>, form: Form, op: Op) -> Result<ArrayVec<(BlockNumber
 fn clear_map(cx: &Context<'_>, page: &mut Page<'_>, form: Form, op: Op) -> Result<Effect, Fault> {
     let mut effect = Effect::Untouched;
     for (heap, bits) in cleared(cx.rec, form, op)? {
-        if vm::place(heap).0 == cx.block.block && vm::clear(page, heap, bits)? {
+        if vm::place(heap).0 == cx.block().block && vm::clear(page, heap, bits)? {
             effect = Effect::Changed;
         }
     }
@@ -193,7 +193,7 @@ fn insert(cx: &Context<'_>, page: &mut Page<'_>, form: Form) -> Result<(), Fault
         xmin: cx.xid(),
         xmax: 0,
         field3,
-        block: cx.block.block,
+        block: cx.block().block,
         off,
         infomask2: h.infomask2,
         infomask,
@@ -226,7 +226,7 @@ fn multi_insert(cx: &Context<'_>, page: &mut Page<'_>, form: Form) -> Result<(),
             xmin: cx.xid(),
             xmax: 0,
             field3,
-            block: cx.block.block,
+            block: cx.block().block,
             off,
             infomask2: h.infomask2,
             infomask,
@@ -284,7 +284,7 @@ fn delete(cx: &Context<'_>, page: &mut Page<'_>, form: Form) -> Result<(), Fault
     if d.flags & PARTITION_MOVE != 0 {
         t.set_moved_partitions(page)
     } else {
-        t.set_ctid(page, cx.block.block, d.off)
+        t.set_ctid(page, cx.block().block, d.off)
     }
 }
 
@@ -292,10 +292,10 @@ fn update(cx: &Context<'_>, page: &mut Page<'_>, form: Form, hot: bool) -> Resul
     let u = form.update(cx.main())?;
     let same_page = !cx.has(1);
     let mut old = None;
-    if same_page || cx.block.id == 1 {
+    if same_page || cx.block().id == 1 {
         old = Some(update_old(cx, page, form, hot, &u)?);
     }
-    if cx.block.id == 0 {
+    if cx.block().id == 0 {
         update_new(cx, page, form, &u, old)?;
     }
     Ok(())
@@ -350,7 +350,7 @@ fn update_new(
         xmin: cx.xid(),
         xmax: u.new_xmax,
         field3,
-        block: cx.block.block,
+        block: cx.block().block,
         off: u.new_off,
         infomask2: h.infomask2,
         infomask,
@@ -388,7 +388,7 @@ fn lock(cx: &Context<'_>, page: &mut Page<'_>, form: Form) -> Result<(), Fault> 
     t.set_infobits(l.infobits, form.is_neon());
     if t.is_locked_only() {
         t.infomask2 &= !HOT_UPDATED;
-        t.set_ctid(page, cx.block.block, l.off)?;
+        t.set_ctid(page, cx.block().block, l.off)?;
     }
     t.set_xmax(page, l.xmax)?;
     t.set_command(page, l.cid, form.is_neon())?;
@@ -407,7 +407,7 @@ fn lock_updated(cx: &Context<'_>, page: &mut Page<'_>, form: Form) -> Result<(),
 /// A speculative insertion is final: the tuple points to itself.
 fn confirm(cx: &Context<'_>, page: &mut Page<'_>) -> Result<Effect, Fault> {
     let off = Cursor::new(cx.main(), "heap confirm record").u16()?;
-    Tuple::find(page, off)?.set_ctid(page, cx.block.block, off)?;
+    Tuple::find(page, off)?.set_ctid(page, cx.block().block, off)?;
     Ok(Effect::Changed)
 }
 
@@ -425,7 +425,7 @@ fn visible(cx: &Context<'_>, page: &mut Page<'_>) -> Result<Effect, Fault> {
     let mut c = Cursor::new(cx.main(), "visible record");
     c.skip(4)?;
     let bits = c.u8()? & vm::ALL_BITS;
-    if cx.block.id == 0 {
+    if cx.block().id == 0 {
         let fresh = page.is_new();
         if fresh {
             page.init(0);

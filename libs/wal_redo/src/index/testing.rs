@@ -4,11 +4,19 @@ use crate::action::{Context, Effect};
 use crate::error::Fault;
 use crate::page::{Page, Place};
 use crate::redo::Dialect;
-use arrayvec::ArrayVec;
-use pg_wal::Block;
-use pg_wal::record::{Header, Record};
+use pg_wal::View;
 use proptest::prelude::*;
-use types::{Flavour, Fork, Lsn, PAGE_SIZE, PgMajor, RelTag};
+use types::{Flavour, Lsn, PAGE_SIZE, PgMajor};
+
+/// Concatenates the little-endian bytes of integers.
+macro_rules! le {
+    ($($v:expr),* $(,)?) => {{
+        let mut out: Vec<u8> = Vec::new();
+        $(out.extend_from_slice(&$v.to_le_bytes());)*
+        out
+    }};
+}
+pub(crate) use le;
 
 /// A redo entry point.
 pub(crate) type Redo = fn(&Context<'_>, &mut Page<'_>) -> Result<Effect, Fault>;
@@ -46,55 +54,37 @@ impl Rec {
 
     /// Calls `f` with the record seen from reference `id`, which must exist.
     pub fn with<T>(&self, id: u8, f: impl FnOnce(&Context<'_>) -> T) -> T {
-        let rel = RelTag {
-            spc: 1663,
-            db: 5,
-            rel: 16384,
-            fork: Fork::Main,
-        };
-        let blocks: ArrayVec<Block<'_>, 33> = self
-            .blocks
-            .iter()
-            .map(|(id, block, data)| Block {
-                id: *id,
-                rel,
-                block: *block,
-                will_init: false,
-                image: None,
-                data,
-                has_data: !data.is_empty(),
-            })
-            .collect();
-        let header = Header {
-            total_len: 0,
-            xid: 77,
-            prev: 0,
-            info: self.info,
-            rmid: 0,
-            crc: 0,
-        };
-        let rec = Record {
-            raw: &[],
-            header,
-            blocks,
-            main: &self.main,
-            origin: None,
-            toplevel_xid: None,
-        };
+        let raw = self.raw();
+        let view = View::find(&raw, self.version, |n, _, _| n == id);
+        let rec = view
+            .expect("the record is well-formed")
+            .expect("the test asks for a reference the record has");
         let dialect = Dialect {
             version: self.version,
             flavour: Flavour::Vanilla,
             hint_bits_logged: false,
         };
-        let block = rec
-            .block(id)
-            .expect("the test asks for a reference the record has");
         f(&Context {
             rec: &rec,
-            block,
             lsn: LSN,
             dialect,
         })
+    }
+
+    /// The raw bytes, with manager and CRC 0.
+    fn raw(&self) -> Vec<u8> {
+        let (mut head, mut payload) = (Vec::new(), Vec::new());
+        for (id, block, data) in &self.blocks {
+            head.extend([*id, if data.is_empty() { 0 } else { 0x20 }]);
+            head.extend(le![data.len() as u16, 1663u32, 5u32, 16384u32, *block]);
+            payload.extend(data);
+        }
+        head.push(254);
+        head.extend(le![self.main.len() as u32]);
+        let len = 24 + head.len() + payload.len() + self.main.len();
+        let mut raw = le![len as u32, 77u32, 0u64, self.info, 0u8, 0u16, 0u32];
+        raw.extend([head, payload, self.main.clone()].concat());
+        raw
     }
 
     /// Applies the record to the page of reference `id`.
@@ -102,16 +92,6 @@ impl Rec {
         self.with(id, |cx| redo(cx, &mut Page::new(page)))
     }
 }
-
-/// Concatenates the little-endian bytes of integers.
-macro_rules! le {
-    ($($v:expr),* $(,)?) => {{
-        let mut out: Vec<u8> = Vec::new();
-        $(out.extend_from_slice(&$v.to_le_bytes());)*
-        out
-    }};
-}
-pub(crate) use le;
 
 /// An index tuple of `len` bytes (8 at least) with a recognisable body.
 pub(crate) fn tuple(block: u32, off: u16, info: u16, len: usize) -> Vec<u8> {

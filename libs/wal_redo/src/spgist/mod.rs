@@ -38,7 +38,7 @@ const SPGIST_PAGE_ID: u16 = 0xFF82;
 
 /// Replays an SP-GiST record on one of its pages.
 pub(crate) fn redo(cx: &Context<'_>, page: &mut Page<'_>) -> Result<Effect, Fault> {
-    let id = cx.block.id;
+    let id = cx.block().id;
     match cx.op() {
         ADD_LEAF => add_leaf(cx, page, id)?,
         MOVE_LEAFS => move_leafs(cx, page, id)?,
