@@ -1,4 +1,5 @@
 //! End-to-end test harness: real Postgres servers of every supported major version, and what the
 //! tests under `tests/tests/` share. One behaviour per file there.
 
+pub mod oracle;
 pub mod postgres;

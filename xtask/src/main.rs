@@ -5,6 +5,7 @@
 mod bench;
 mod fuzz;
 mod lint;
+mod oracle;
 mod postgres;
 mod run;
 mod test;
@@ -29,6 +30,8 @@ enum Task {
     Lint,
     /// Find or fetch a vanilla Postgres server and print its directory of programs
     Postgres(postgres::Arguments),
+    /// Replay the WAL of real servers and compare every page with the one Postgres had
+    Oracle(oracle::Arguments),
     /// Run the benchmarks
     Bench(bench::Arguments),
     /// Fuzz one decoder, or list the fuzz targets
@@ -40,6 +43,7 @@ fn main() -> Result<()> {
         Task::Test(a) => test::run(&a),
         Task::Lint => lint::run(),
         Task::Postgres(a) => postgres::run(&a),
+        Task::Oracle(a) => oracle::run(&a),
         Task::Bench(a) => bench::run(&a),
         Task::Fuzz(a) => fuzz::run(&a),
     }

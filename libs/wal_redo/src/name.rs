@@ -22,6 +22,43 @@ pub const fn record(rm: u8, info: u8) -> &'static str {
     }
 }
 
+/// Record types of Postgres that change pages: manager and high nibbles of the info byte.
+pub const CHANGING_PAGES: [(u8, &[u8]); 11] = [
+    (rmid::XLOG, &[0xA0, 0xB0]),
+    (rmid::HEAP2, &[0x10, 0x20, 0x30, 0x40, 0x50, 0xD0, 0x60]),
+    (
+        rmid::HEAP,
+        &[0x00, 0x80, 0x10, 0x20, 0xA0, 0x40, 0x50, 0x60, 0x70],
+    ),
+    (
+        rmid::BTREE,
+        &[
+            0x00, 0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0x80, 0x90, 0xA0, 0xB0, 0xC0, 0xE0,
+        ],
+    ),
+    (
+        rmid::HASH,
+        &[
+            0x00, 0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0x80, 0x90, 0xA0, 0xB0, 0xC0,
+        ],
+    ),
+    (
+        rmid::GIN,
+        &[0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0x80, 0x90],
+    ),
+    (rmid::GIST, &[0x00, 0x10, 0x30, 0x60]),
+    (rmid::SEQ, &[0x00]),
+    (
+        rmid::SPGIST,
+        &[0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0x80],
+    ),
+    (
+        rmid::BRIN,
+        &[0x00, 0x10, 0x90, 0x20, 0xA0, 0x30, 0x40, 0x50],
+    ),
+    (rmid::GENERIC, &[0x00]),
+];
+
 const fn xlog(op: u8) -> &'static str {
     match op {
         0x00 => "CHECKPOINT_SHUTDOWN",
@@ -175,5 +212,21 @@ const fn brin(op: u8) -> &'static str {
         0x40 => "REVMAP_EXTEND",
         0x50 => "DESUMMARIZE",
         _ => "?",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn record_types_that_change_pages_have_distinct_names() {
+        let all = CHANGING_PAGES
+            .iter()
+            .flat_map(|(rm, ops)| ops.iter().map(|op| (*rm, record(*rm, *op))));
+        let all: Vec<_> = all.collect();
+        assert!(all.iter().all(|(_, name)| *name != "?"));
+        assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
     }
 }

@@ -3,7 +3,7 @@
 //! `tests/golden/NN.zst` (heap above all) and `tests/golden/NN-index.zst` hold, for each variant
 //! of each record type that a workload made Postgres NN write under `wal_consistency_checking`,
 //! one record with the pages it changes as they were before. Written by
-//! `examples/oracle.rs --cases`. Format, little-endian, repeated to the end: record end u64,
+//! `cargo xtask oracle --dir --cases`. Format, little-endian, repeated to the end: record end u64,
 //! number of pages u8, per page tablespace, database, relation u32 each, fork u8, block u32 and
 //! 8192 bytes; record length u32, record.
 

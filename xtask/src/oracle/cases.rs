@@ -1,102 +1,18 @@
-//! Replays the WAL of a server that ran with `wal_consistency_checking = 'all'` and prints, per
-//! record type, how many pages came out as Postgres had them.
-//!
-//! `cargo run --release -p wal_redo --example oracle -- PG_WAL_DIR MAJOR [--hint-bits]
-//! [--segment-size BYTES] [--cases FILE]`
-//!
-//! `--cases` writes one record of each variant with the pages it changes, for the golden test.
+//! One small record of each variant with the pages it changes: the golden files of `wal_redo`,
+//! whose test `redo/golden.rs` describes the format.
 
-use anyhow::{Context, bail, ensure};
 use pg_wal::Record;
-use pg_wal::stream::{Config, segment};
 use std::collections::HashMap;
-use std::path::PathBuf;
-use types::{Flavour, Lsn, PgMajor};
-use wal_redo::Dialect;
+use types::Lsn;
 use wal_redo::oracle::Oracle;
-
-fn main() -> anyhow::Result<()> {
-    let mut args = std::env::args().skip(1);
-    let dir = PathBuf::from(args.next().context("missing argument: pg_wal directory")?);
-    let version = args
-        .next()
-        .context("missing argument: major version")?
-        .parse::<u32>()?;
-    let version = PgMajor::try_from(version)?;
-    let mut dialect = Dialect {
-        version,
-        flavour: Flavour::Vanilla,
-        hint_bits_logged: false,
-    };
-    let mut size = 16u32 << 20;
-    let mut cases = None;
-    while let Some(arg) = args.next() {
-        match arg.as_str() {
-            "--hint-bits" => dialect.hint_bits_logged = true,
-            "--segment-size" => size = args.next().context("missing segment size")?.parse()?,
-            "--cases" => cases = Some(PathBuf::from(args.next().context("missing file")?)),
-            other => bail!("unknown argument {other}"),
-        }
-    }
-
-    let mut numbers = Vec::new();
-    for entry in std::fs::read_dir(&dir).with_context(|| format!("{}", dir.display()))? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if let Some((timeline, number)) = segment::parse_file_name(&name, size) {
-            numbers.push((number, timeline, entry.path()));
-        }
-    }
-    numbers.sort();
-    let first = numbers.first().context("no WAL segments here")?.0;
-    let mut wal = Vec::new();
-    for (want, (number, _, path)) in (first..).zip(&numbers) {
-        ensure!(
-            want == *number,
-            "segment {want} is missing before {}",
-            path.display()
-        );
-        wal.extend(std::fs::read(path)?);
-    }
-
-    let start = Lsn(first * u64::from(size));
-    let cfg = Config {
-        segment_size: size,
-        ..Config::new(version)
-    };
-    let mut reader =
-        segment::Reader::from_page(start, &wal, cfg).context("no record begins here")?;
-    let mut oracle = Oracle::new(dialect);
-    let mut chosen = Cases::default();
-    while let Some(rec) = reader.next() {
-        if cases.is_some() {
-            chosen.offer(&oracle, rec.end, &rec.parse(version)?);
-        }
-        oracle
-            .record(rec.end, rec.bytes)
-            .with_context(|| format!("record at {}", rec.start))?;
-    }
-    println!(
-        "WAL from {start} to {}, {} MiB",
-        reader.end(),
-        wal.len() >> 20
-    );
-    print!("{}", oracle.report());
-    for finding in oracle.report().findings.iter().take(20) {
-        println!("{finding}");
-    }
-    if let Some(path) = cases {
-        std::fs::write(path, zstd::encode_all(chosen.bytes().as_slice(), 19)?)?;
-    }
-    Ok(())
-}
 
 /// The smallest record of each variant.
 #[derive(Default)]
-struct Cases(HashMap<Vec<u8>, Vec<u8>>);
+pub struct Cases(HashMap<Vec<u8>, Vec<u8>>);
 
 impl Cases {
-    fn offer(&mut self, oracle: &Oracle, end: Lsn, rec: &Record<'_>) {
+    /// Takes the record if it is the smallest of its variant so far.
+    pub fn offer(&mut self, oracle: &Oracle, end: Lsn, rec: &Record<'_>) {
         let mut variant = vec![rec.header.rmid, rec.header.info];
         let mut pages = Vec::new();
         for b in &rec.blocks {
@@ -143,7 +59,8 @@ impl Cases {
         }
     }
 
-    fn bytes(self) -> Vec<u8> {
+    /// All cases, ordered by variant.
+    pub fn bytes(self) -> Vec<u8> {
         let mut all: Vec<_> = self.0.into_iter().collect();
         all.sort();
         all.into_iter().flat_map(|(_, case)| case).collect()

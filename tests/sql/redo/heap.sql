@@ -1,0 +1,148 @@
+-- Heap, visibility map and sequences: every way a tuple is written, locked, moved and removed.
+-- versions in place and elsewhere
+create table t(id int primary key, a int, b text, c text) with (fillfactor=70, autovacuum_enabled=off);
+insert into t select g, g%100, repeat('x', g%50), md5(g::text) from upto(20000) g;
+update t set a=a+1 where id%7=0;
+update t set b=repeat('y', (id*13)%60) where id%5=0;
+update t set id=id+1000000 where id%11=0;
+update t set c=c||'z' where id%3=0;
+delete from t where id%17=0;
+select count(*) from t;
+select count(*) from t where b like 'y%';
+vacuum t;
+insert into t select g+3000000, g%100, repeat('x', g%50), md5(g::text) from upto(3000) g;
+vacuum (freeze) t;
+update t set a=a+1 where id%19=0;
+delete from t where id%23=0;
+select id from t where id%29=0 for update;
+select id from t where id%31=0 for share;
+select id from t where id%37=0 for key share;
+select id from t where id%41=0 for no key update;
+-- multixacts through subtransactions
+begin;
+select id from t where id%43=0 for key share;
+savepoint s1;
+select id from t where id%43=0 for share;
+savepoint s2;
+update t set a=a+1 where id%43=0;
+rollback to s2;
+savepoint s3;
+select id from t where id%86=0 for update;
+commit;
+begin;
+select id from t where id%47=0 for share;
+savepoint s1;
+delete from t where id%47=0 and id%2=0;
+rollback to s1;
+savepoint s2;
+update t set b=b||'q' where id%47=0;
+commit;
+vacuum t;
+-- hot chains and pruning
+create table h(id int primary key, v int, w text) with (fillfactor=50, autovacuum_enabled=off);
+insert into h select g, 0, repeat('w',100) from upto(3000) g;
+do $$ begin for i in 1..25 loop update h set v=v+1 where id % 3 = i % 3; perform count(*) from h; end loop; end $$;
+do $$ begin for i in 1..30 loop execute format('update h set v=v+1 where id %% 5 = %s', i%5); commit; perform sum(v) from h; end loop; end $$;
+delete from h where id % 4 = 0;
+select count(*) from h;
+vacuum h;
+delete from h where id > 2500;
+vacuum (truncate on) h;
+vacuum (freeze) h;
+-- wide null bitmaps, toast
+create table n(a1 int,a2 int,a3 int,a4 int,a5 int,a6 int,a7 int,a8 int,a9 int,b text, t text) with (autovacuum_enabled=off);
+insert into n select case when g%2=0 then g end, null, g, case when g%3=0 then g end, null, null, g, null, g%5, repeat('k', g%30), null from upto(5000) g;
+update n set a5=a3 where a3%4=0;
+update n set a9=null where a3%9=0;
+update n set b=b||'!' where a3%6=0;
+update n set a1=null;
+create table toasty(id int, x text);
+alter table toasty alter x set storage external;
+insert into toasty select g, repeat(md5(g::text), 300) from generate_series(1,200) g;
+update toasty set x=x||'a' where id%3=0;
+delete from toasty where id%4=0;
+vacuum toasty;
+-- copy, copy freeze, multi insert
+create table cp(a int, b text) with (autovacuum_enabled=off);
+copy (select g, 'abc' from upto(30000) g) to program 'cat >rows';
+copy cp from program 'cat rows';
+begin;
+create table cpf(a int, b text);
+copy cpf from program 'cat rows' with (freeze);
+commit;
+update cpf set b='thawed' where a%1000=0;
+delete from cpf where a%777=0;
+select a from cpf where a%500=1 for update;
+insert into cpf select g, 'more' from upto(500) g;
+vacuum cpf;
+vacuum (freeze) cpf;
+vacuum (freeze) cp;
+-- speculative
+insert into t select g, 1, 'conf', 'x' from upto(2000) g on conflict (id) do update set a=excluded.a+t.a;
+insert into t select g+9000000, 1, 'conf', 'x' from upto(2000) g on conflict do nothing;
+-- partition move
+create table p(a int, b int) partition by list (b);
+create table p0 partition of p for values in (0);
+create table p1 partition of p for values in (1);
+insert into p select g, g%2 from upto(2000) g;
+update p set b=1-b where a%3=0;
+-- sequences
+create sequence s;
+select nextval('s') from upto(500);
+select setval('s', 10000);
+alter sequence s increment by 5;
+select nextval('s') from generate_series(1,100);
+-- truncate, ctas, drop
+create table tr as select g a, repeat('r',50) b from upto(5000) g;
+truncate tr;
+insert into tr select g, 'n' from upto(1000) g;
+drop table tr;
+-- prepared, subxacts, rollback
+begin;
+insert into p values (-1,0),(-2,1);
+delete from t where id=1;
+prepare transaction 'pt1';
+begin;
+update t set a=99 where id between 2 and 50;
+savepoint a;
+insert into p select g,0 from generate_series(1,100) g;
+prepare transaction 'pt2';
+checkpoint;
+commit prepared 'pt1';
+rollback prepared 'pt2';
+begin;
+update t set c='rolled' where id%2=0;
+rollback;
+select count(*) from t;
+vacuum t;
+-- inplace updates through catalogs
+create index ti on t(a);
+analyze t;
+create index on h(w, v);
+create table cat1();
+drop table cat1;
+analyze;
+reindex table t;
+cluster h using h_pkey;
+vacuum full n;
+create materialized view mv as select * from t where a<10;
+refresh materialized view mv;
+create temp table tmp(a int);
+insert into tmp values (1);
+create unlogged table ul(a int primary key);
+insert into ul select upto(1000);
+alter table p add column zz int default 7;
+checkpoint;
+-- second round after the checkpoint
+update t set a=a+1 where id%3=0;
+update t set b=b||'w' where id%4=0;
+delete from t where id%50=0;
+vacuum t;
+update h set v=v+1;
+update h set v=v+1;
+vacuum h;
+vacuum (freeze) t;
+vacuum (freeze) h;
+vacuum (freeze);
+do $$ begin for i in 1..1000 loop begin insert into p values (i, i%2); update p set a=a+1 where a=-i; exception when others then null; end; end loop; end $$;
+vacuum (freeze, analyze);
