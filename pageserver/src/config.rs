@@ -2,7 +2,7 @@
 //! `-c KEY=VALUE` on the command line, in rising order of precedence. Unknown keys are errors.
 
 use crate::engine::DEFAULT_MEMORY_BUDGET;
-use crate::engine::config::edit_distance;
+use crate::engine::config::{TenantConf, edit_distance};
 use anyhow::{Context, bail};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -64,6 +64,8 @@ pub struct Config {
     pub memory_budget: usize,
     /// Log lines.
     pub log_format: LogFormat,
+    /// Settings of tenants that do not override them.
+    pub tenant_config: serde_json::Map<String, serde_json::Value>,
     /// The object store.
     pub remote_storage: bucket::Config,
 }
@@ -99,6 +101,7 @@ impl Config {
             wait_lsn_timeout: Duration::from_secs(300),
             memory_budget: DEFAULT_MEMORY_BUDGET,
             log_format: LogFormat::Plain,
+            tenant_config: serde_json::Map::new(),
             remote_storage: bucket::Config::local(dir.join("bucket")),
         };
         let mut open_network = false;
@@ -125,6 +128,15 @@ impl Config {
                     let mut storage: bucket::Config = value.try_into().context("remote_storage")?;
                     storage.local_path = storage.local_path.map(|p| dir.join(p));
                     config.remote_storage = storage;
+                }
+                "tenant_config" => {
+                    let json = serde_json::to_value(&value).context("tenant_config")?;
+                    let table = json
+                        .as_object()
+                        .cloned()
+                        .context("tenant_config is not a table")?;
+                    TenantConf::new(&table, &serde_json::Map::new()).context("tenant_config")?;
+                    config.tenant_config = table;
                 }
                 "wait_lsn_timeout" => {
                     config.wait_lsn_timeout = value

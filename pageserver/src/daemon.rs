@@ -53,7 +53,12 @@ pub async fn run(
     };
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::new(&mut registry));
-    let (engine, runner) = Engine::new(env, config.memory_budget, metrics);
+    let (engine, runner) = Engine::new(
+        env,
+        config.memory_budget,
+        metrics,
+        config.tenant_config.clone(),
+    );
     let receivers = Arc::new(Receivers::default());
     let state = http::State::new(
         Arc::clone(&engine),
@@ -81,6 +86,7 @@ pub async fn run(
         }
     }
     start_receivers(&engine, &receivers);
+    state.set_loaded();
     let service = Arc::new(Service::new(Arc::clone(&engine), config.wait_lsn_timeout));
     let pages = tokio::spawn(page_service::listen(pg_listener, service, front.clone()));
     info!(http = %http_addr, page_service = %pg_addr, tenants = engine.tenants().len(), "ready");

@@ -68,7 +68,7 @@ pub async fn turn(cluster: &Cluster, round: u32) -> Result<()> {
         client
             .batch_execute(&format!("DROP TABLE gone_{round}"))
             .await?;
-        client.batch_execute("REINDEX TABLE wide").await?;
+        client.batch_execute("REINDEX TABLE places").await?;
     }
     if round % 2 == 0 {
         databases(cluster, round).await?;

@@ -2,6 +2,7 @@
 //!
 //! Everything here sets up what it needs first; continuous integration runs the same commands.
 
+mod accept;
 mod bench;
 mod fuzz;
 mod lint;
@@ -26,6 +27,8 @@ enum Task {
     /// Lint, then run all tests, also those against real Postgres servers; with a filter, only the
     /// tests it selects
     Test(test::Arguments),
+    /// The acceptance campaigns against real servers, with figures; takes long
+    Accept(accept::Arguments),
     /// Formatting, clippy and dependency policy
     Lint,
     /// Find or fetch a vanilla Postgres server and print its directory of programs
@@ -41,6 +44,7 @@ enum Task {
 fn main() -> Result<()> {
     match Arguments::parse().task {
         Task::Test(a) => test::run(&a),
+        Task::Accept(a) => accept::run(&a),
         Task::Lint => lint::run(),
         Task::Postgres(a) => postgres::run(&a),
         Task::Oracle(a) => oracle::run(&a),

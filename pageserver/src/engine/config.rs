@@ -88,10 +88,13 @@ pub enum Error {
 }
 
 impl TenantConf {
-    /// Settings with these overrides.
-    pub fn new(overrides: Map<String, Value>) -> Result<Self, Error> {
+    /// The daemon's settings for tenants with a tenant's overrides on top.
+    pub fn new(
+        defaults: &Map<String, Value>,
+        overrides: &Map<String, Value>,
+    ) -> Result<Self, Error> {
         let mut conf = TenantConf::default();
-        for (key, value) in &overrides {
+        for (key, value) in defaults.iter().chain(overrides) {
             if !KNOWN_KEYS.contains(&key.as_str()) {
                 return Err(Error::Unknown(key.clone()));
             }
@@ -106,7 +109,7 @@ impl TenantConf {
                 _ => {}
             }
         }
-        conf.overrides = overrides;
+        conf.overrides = overrides.clone();
         Ok(conf)
     }
 
@@ -179,7 +182,7 @@ mod tests {
     fn an_unknown_key_names_the_nearest_known_one() {
         let mut m = Map::new();
         m.insert("checkpoint_distanse".into(), Value::from(1 << 20));
-        let e = TenantConf::new(m).unwrap_err();
+        let e = TenantConf::new(&Map::new(), &m).unwrap_err();
         assert!(e.to_string().contains("\"checkpoint_distance\""), "{e}");
     }
 
@@ -187,11 +190,14 @@ mod tests {
     fn values_are_checked() {
         let mut m = Map::new();
         m.insert("checkpoint_distance".into(), Value::from(1));
-        assert!(matches!(TenantConf::new(m), Err(Error::Value { .. })));
+        assert!(matches!(
+            TenantConf::new(&Map::new(), &m),
+            Err(Error::Value { .. })
+        ));
         let mut m = Map::new();
         m.insert("checkpoint_timeout".into(), Value::from("5m"));
         assert_eq!(
-            TenantConf::new(m).unwrap().checkpoint_timeout,
+            TenantConf::new(&Map::new(), &m).unwrap().checkpoint_timeout,
             Duration::from_secs(300)
         );
     }

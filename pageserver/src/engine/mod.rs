@@ -59,13 +59,20 @@ pub struct Engine {
     jobs: Jobs,
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
+    defaults: Map<String, Value>,
     cancel: CancellationToken,
     tenants: RwLock<BTreeMap<TenantShardId, Arc<Tenant>>>,
 }
 
 impl Engine {
-    /// An engine without tenants, and the runner of its background work.
-    pub fn new(env: Env, memory_budget: usize, metrics: Arc<Metrics>) -> (Arc<Engine>, Runner) {
+    /// An engine without tenants, and the runner of its background work. `defaults` are settings
+    /// of tenants that do not override them.
+    pub fn new(
+        env: Env,
+        memory_budget: usize,
+        metrics: Arc<Metrics>,
+        defaults: Map<String, Value>,
+    ) -> (Arc<Engine>, Runner) {
         let (jobs, runner) = Jobs::new();
         let engine = Engine {
             env,
@@ -73,6 +80,7 @@ impl Engine {
             jobs,
             registry: Arc::default(),
             metrics,
+            defaults,
             cancel: CancellationToken::new(),
             tenants: RwLock::default(),
         };
@@ -163,7 +171,7 @@ impl Engine {
     }
 
     fn assemble(&self, id: TenantShardId, lease: Lease, record: Record) -> Result<Arc<Tenant>> {
-        let conf = TenantConf::new(record.tenant_conf.clone())
+        let conf = TenantConf::new(&self.defaults, &record.tenant_conf)
             .map_err(|e| Error::BadRequest(e.to_string()))?;
         let generation = lease.generation();
         let shared = self.shared(conf, lease);
@@ -186,7 +194,7 @@ impl Engine {
         conf: Map<String, Value>,
         name: Option<String>,
     ) -> Result<Arc<Tenant>> {
-        TenantConf::new(conf.clone()).map_err(|e| Error::BadRequest(e.to_string()))?;
+        TenantConf::new(&self.defaults, &conf).map_err(|e| Error::BadRequest(e.to_string()))?;
         let (lease, record) = Lease::create(&self.env, id, conf, name).await?;
         let tenant = self.assemble(id, lease, record)?;
         self.insert(&tenant);

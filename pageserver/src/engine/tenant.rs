@@ -239,7 +239,9 @@ impl Tenant {
             },
         );
         info!(tenant = %self.id, timeline = %id, layers = count, last_record_lsn = %timeline.last_record_lsn(), "timeline loaded");
-        if let Err(e) = timeline.learn_dialect(timeline.last_record_lsn()).await {
+        if timeline.ancestor.is_some() {
+            timeline.inherit_dialect();
+        } else if let Err(e) = timeline.learn_dialect(timeline.last_record_lsn()).await {
             timeline.set_state(State::Broken(format!("control file unreadable: {e}")));
         }
         self.insert(timeline);
@@ -365,14 +367,16 @@ impl Tenant {
             import: None,
             ..v
         });
-        self.start(
-            request.id,
-            ancestor.version,
-            Some((ancestor, at)),
-            index,
-            State::Active,
-        )
-        .await
+        let version = ancestor.version;
+        let origin = Some((Arc::clone(&ancestor), at));
+        let branch = self
+            .start(request.id, version, origin, index, State::Active)
+            .await?;
+        // The branch is as durable as the ancestor is up to the branch point: see to that soon.
+        if ancestor.remote_consistent_lsn() < at {
+            ancestor.freeze().await;
+        }
+        Ok(branch)
     }
 
     /// Creates a timeline that an import will fill.
@@ -411,10 +415,8 @@ impl Tenant {
                 state,
             },
         );
+        timeline.inherit_dialect();
         timeline.upload().await?;
-        if timeline.ancestor.is_some() {
-            timeline.learn_dialect(timeline.last_record_lsn()).await?;
-        }
         self.insert(Arc::clone(&timeline));
         Ok(timeline)
     }

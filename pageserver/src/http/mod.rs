@@ -23,6 +23,7 @@ use axum::routing::{get, post, put};
 use prometheus_client::registry::Registry;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -48,6 +49,7 @@ pub struct Inner {
     pub wait_limit: Duration,
     id: u64,
     registry: Registry,
+    loaded: AtomicBool,
 }
 
 /// Shared handle to [`Inner`].
@@ -77,8 +79,24 @@ impl State {
             wait_limit,
             id,
             registry,
+            loaded: AtomicBool::new(false),
         }))
     }
+}
+
+/// Until all tenants are loaded nothing is said about any: an empty answer would look like loss.
+async fn only_when_loaded(
+    axum::extract::State(state): axum::extract::State<State>,
+    request: Request,
+    next: axum::middleware::Next,
+) -> Response {
+    let path = request.uri().path();
+    let about_tenants = path.starts_with("/v1/tenant") || path.starts_with("/v1/import");
+    if about_tenants && !state.loaded.load(Ordering::Acquire) {
+        let text = "tenant map is still initializing";
+        return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    }
+    next.run(request).await
 }
 
 /// Serves until cancelled.
@@ -95,6 +113,13 @@ pub async fn listen(listener: TcpListener, state: State, cancel: CancellationTok
             }
         }
         () = async { cancel.cancelled().await; tokio::time::sleep(DRAIN).await } => {}
+    }
+}
+
+impl State {
+    /// All tenants are loaded: requests about them are answered from now on.
+    pub fn set_loaded(&self) {
+        self.loaded.store(true, Ordering::Release);
     }
 }
 
@@ -129,6 +154,10 @@ pub fn router(state: State) -> Router {
         )
         .fallback(not_found)
         .method_not_allowed_fallback(not_found)
+        .layer(axum::middleware::from_fn_with_state(
+            state.clone(),
+            only_when_loaded,
+        ))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(state)
 }

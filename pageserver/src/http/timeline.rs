@@ -61,6 +61,7 @@ async fn info(tenant: &Tenant, timeline: &Timeline, exact: bool) -> ApiResult<Ti
         _ => (0, false),
     };
     let oldest = timeline.gc_cutoff().max(timeline.ancestor_lsn());
+    let remote = timeline.durable_lsn();
     let record = tenant.record();
     let name = record
         .timeline_names
@@ -76,8 +77,8 @@ async fn info(tenant: &Tenant, timeline: &Timeline, exact: bool) -> ApiResult<Ti
         last_record_lsn: position.last,
         prev_record_lsn: valid(position.prev),
         disk_consistent_lsn: timeline.disk_consistent_lsn(),
-        remote_consistent_lsn: timeline.remote_consistent_lsn(),
-        remote_consistent_lsn_visible: timeline.remote_consistent_lsn(),
+        remote_consistent_lsn: remote,
+        remote_consistent_lsn_visible: remote,
         initdb_lsn: timeline.initdb_lsn(),
         applied_gc_cutoff_lsn: timeline.gc_cutoff(),
         min_readable_lsn: oldest,

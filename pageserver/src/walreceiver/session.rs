@@ -8,9 +8,13 @@ use replication::commands::{identify_system, timeline_history};
 use replication::connection::{Connection, Mode};
 use replication::stream::{self, Event, Options, Request, Started, Status, WalStream};
 use std::sync::Arc;
+use std::time::Duration;
 use tracing::{info, warn};
 use types::{Flavour, Lsn};
 use wal_ingest::{Config as IngestConfig, Event as IngestEvent, Ingest};
+
+/// How long a waiting primary is left without an answer while WAL is made durable.
+const DURABLE_LIMIT: Duration = Duration::from_secs(10);
 
 /// When a session is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -175,6 +179,9 @@ async fn ingest(
     );
     let metrics = Arc::clone(&timeline.shared().metrics);
     let mut durable = timeline.watch_remote_consistent();
+    // An idle primary hears our position now, not with its next record.
+    stream.report(status(timeline));
+    note(timeline, start);
     loop {
         let event = tokio::select! {
             event = stream.next() => event?,
@@ -213,8 +220,11 @@ async fn ingest(
                     .map_err(|e| ingest_failure(&e))?;
                 stream.report(status(timeline));
             }
-            Event::Keepalive { .. } => {
+            Event::Keepalive { reply, .. } => {
                 note(timeline, decoder.position());
+                if reply {
+                    make_durable(timeline).await;
+                }
                 stream.report(status(timeline));
             }
             Event::EndOfTimeline(next) => {
@@ -252,6 +262,23 @@ fn event_ends(timeline: &Timeline, event: &IngestEvent, goal: Goal, at: Lsn) -> 
         // Without the marker (it cannot be missed, but costs nothing to bound) the end decides.
         (_, Goal::Import { end, .. }) => at >= end,
         _ => false,
+    }
+}
+
+/// A primary that shuts down waits until we report everything as flushed, and asks for it. Asked
+/// or not, it hears our position when this takes too long.
+async fn make_durable(timeline: &Timeline) {
+    if timeline.remote_consistent_lsn() >= timeline.last_record_lsn() {
+        return;
+    }
+    match tokio::time::timeout(DURABLE_LIMIT, timeline.checkpoint()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => {
+            warn!(tenant = %timeline.tenant, timeline = %timeline.id, "the primary waits for WAL to be durable, but: {e}");
+        }
+        Err(_) => {
+            warn!(tenant = %timeline.tenant, timeline = %timeline.id, "the primary waits for WAL to be durable; upload takes more than {DURABLE_LIMIT:?}");
+        }
     }
 }
 

@@ -277,6 +277,14 @@ impl Timeline {
             .unwrap_or_else(|| self.default_dialect())
     }
 
+    /// Takes over what the ancestor knows; its control file is the branch's, too.
+    pub fn inherit_dialect(&self) {
+        if let Some((ancestor, _)) = &self.ancestor {
+            // Set once, before anybody reads.
+            let _ = self.dialect.set(ancestor.dialect());
+        }
+    }
+
     fn default_dialect(&self) -> Dialect {
         let flavour = self
             .vanilla

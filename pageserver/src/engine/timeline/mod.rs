@@ -217,6 +217,21 @@ impl Timeline {
         *self.remote_consistent.borrow()
     }
 
+    /// Everything at or below survives the loss of this machine, what is inherited included: a
+    /// branch is no more durable than its ancestors are up to the branch point.
+    pub fn durable_lsn(&self) -> Lsn {
+        let mut lsn = self.remote_consistent_lsn();
+        let mut at = &self.ancestor;
+        while let Some((ancestor, branch_point)) = at {
+            let durable = ancestor.remote_consistent_lsn();
+            if durable < *branch_point {
+                lsn = lsn.min(durable);
+            }
+            at = &ancestor.ancestor;
+        }
+        lsn
+    }
+
     /// A channel that follows [`Timeline::remote_consistent_lsn`].
     pub fn watch_remote_consistent(&self) -> watch::Receiver<Lsn> {
         self.remote_consistent.subscribe()
