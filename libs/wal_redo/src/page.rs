@@ -1,4 +1,4 @@
-//! A Postgres page and the changes WAL replay makes to it (`docs/format/page.md`, Postgres header
+//! A Postgres page and the changes WAL replay makes to it (`docs/format/redo.md`, "Page changes", Postgres header
 //! `storage/bufpage.h`).
 //!
 //! Every primitive checks the page header and the line pointers it uses before it moves a byte;
