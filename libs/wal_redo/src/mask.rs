@@ -1,7 +1,7 @@
 //! What two copies of a page may differ in: bits Postgres changes without WAL.
 //!
 //! [`for_consistency`] is Postgres's own mask for `wal_consistency_checking`, plus one GiST flag
-//! that Postgres forgets. [`strict`] hides less: it holds for every page seen so far and shows
+//! that Postgres forgets. [`Level::Strict`] hides less: it holds for every page seen so far and shows
 //! differences in hint-free infomask bits, `PD_ALL_VISIBLE` and the visibility map.
 //! Masked bytes become zero. Apply the same mask to both pages, then compare bytes.
 
