@@ -1,6 +1,8 @@
 //! Configuration of the daemon: `pageserver.toml` in the working directory, `identity.toml`, and
 //! `-c KEY=VALUE` on the command line, in rising order of precedence. Unknown keys are errors.
 
+#![expect(clippy::disallowed_methods, reason = "read before there is an engine")]
+
 use crate::engine::DEFAULT_MEMORY_BUDGET;
 use crate::engine::config::{TenantConf, edit_distance};
 use anyhow::{Context, bail};

@@ -1,5 +1,10 @@
 //! Start and stop of the daemon.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the outermost layer: it starts the tasks everything else runs in"
+)]
+
 use crate::config::Config;
 use crate::engine::disk::HostDisk;
 use crate::engine::env::{HostClock, HostEntropy};

@@ -8,6 +8,8 @@
 //! build of 15 for LZ4 and Zstandard. Record positions and lengths of both files of version 15 were
 //! compared with `pg_waldump` when the files were made.
 
+#![expect(clippy::disallowed_methods, reason = "reads golden files")]
+
 use pg_wal::image;
 use pg_wal::record::{Compression, Record, rmgr_name, rmid};
 use pg_wal::stream::{Config, Decoder, Error, segment};

@@ -13,6 +13,8 @@
 //! `--count CASE N` after `--` rebuilds one case N times; under `valgrind --tool=callgrind` the
 //! difference of two such runs gives the instructions of one rebuild.
 
+#![expect(clippy::disallowed_methods, reason = "a benchmark needs the time")]
+
 #[path = "../tests/redo/record.rs"]
 mod record;
 

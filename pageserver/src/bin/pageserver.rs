@@ -1,5 +1,7 @@
 //! The daemon's command line.
 
+#![expect(clippy::disallowed_methods, reason = "the program itself")]
+
 use anyhow::Context;
 use clap::Parser;
 use pageserver::config::{Config, LogFormat};

@@ -155,8 +155,6 @@ impl Engine {
         }
         Ok(unfinished)
     }
-
-    #[expect(clippy::type_complexity, reason = "a pair of plain things, used once")]
     async fn attach(
         &self,
         id: TenantShardId,

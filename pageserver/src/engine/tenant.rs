@@ -211,7 +211,7 @@ impl Tenant {
                     meta.disk_consistent_lsn
                 )));
             }
-            let layer = Layer::known(self.id, id, &dir, name.clone(), entry.clone());
+            let layer = Layer::known(self.id, id, &dir, name.clone(), *entry);
             let file = layer.local_name();
             layer.set_resident(local.get(&file) == Some(&entry.file_size));
             known.insert(file);

@@ -1,5 +1,10 @@
 //! `/v1/tenant/{tenant}/timeline`.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "changes run to their end even if the client goes away"
+)]
+
 use super::State;
 use super::error::{ApiError, ApiResult, id, optional_body};
 use crate::engine::{Branch, Error, State as TimelineStatus, Tenant, Timeline};

@@ -46,7 +46,8 @@ pub async fn listen(listener: TcpListener, service: Arc<Service>, cancel: Cancel
             let _slot = slot;
             let connections = &service.engine().metrics().connections;
             connections.inc();
-            let ended = server::serve(socket, &*service, &Config::default(), &cancel).await;
+            let config = Config::default();
+            let ended = Box::pin(server::serve(socket, &*service, &config, &cancel)).await;
             connections.dec();
             match ended {
                 Ok(closed) => debug!(%peer, ?closed, "page service connection ended"),

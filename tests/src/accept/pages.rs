@@ -1,6 +1,6 @@
 //! Every page after a load equals the primary's file.
 
-use super::{Load, Size, follow, primary};
+use super::{Followed, Load, Size, follow, primary};
 use crate::compare::{self, Report};
 use crate::daemon::Daemon;
 use crate::postgres::{Cluster, Shutdown};
@@ -37,25 +37,30 @@ pub async fn run(major: PgMajor, size: Size, daemon: &Daemon) -> Result<Outcome>
         .await?;
     let lag = ended.elapsed().as_secs_f64();
     let mut cluster = Arc::into_inner(cluster).context("the load still uses the primary")?;
-    let last = stop(&mut cluster)?;
-    daemon
-        .wait_lsn(followed.shard(), followed.timeline, last)
-        .await?;
-    let report = compare::with_files(
-        daemon,
-        followed.tenant,
-        followed.timeline,
-        last,
-        &cluster.data(),
-        major,
-    )
-    .await?;
+    let report = settle(daemon, followed, &mut cluster).await?;
     Ok(Outcome {
         report,
         turns,
         wal: end.bytes_since(start),
         lag,
     })
+}
+
+/// Stops a primary cleanly, waits until all of its WAL was ingested, and compares.
+pub async fn settle(daemon: &Daemon, followed: Followed, cluster: &mut Cluster) -> Result<Report> {
+    let last = stop(cluster)?;
+    daemon
+        .wait_lsn(followed.shard(), followed.timeline, last)
+        .await?;
+    again(daemon, followed, cluster).await
+}
+
+/// Compares with a primary that was stopped cleanly and followed to its end.
+pub async fn again(daemon: &Daemon, followed: Followed, cluster: &Cluster) -> Result<Report> {
+    let last = checkpoint_end(&cluster.data())?;
+    let (tenant, timeline) = (followed.tenant, followed.timeline);
+    let major = cluster.install().major;
+    compare::with_files(daemon, tenant, timeline, last, &cluster.data(), major).await
 }
 
 /// Stops a primary cleanly and returns the end of its last record, a shutdown checkpoint.

@@ -4,6 +4,8 @@
 //! before is made up from nothing, which exercises implicit creation all over. The workload
 //! also creates a tablespace, which is refused; the test leaves those records out.
 
+#![expect(clippy::disallowed_methods, reason = "reads golden files")]
+
 use crate::feed::fresh_checkpoint;
 use pg_wal::record::{Record, rmid};
 use pg_wal::stream::{self, Decoder};

@@ -1,5 +1,10 @@
 //! Ends of transactions, dropped relations, prepared transactions, origins.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test of how long something takes"
+)]
+
 use crate::feed::{Feed, T, fresh_checkpoint};
 use types::directory::{RelDirectory, TwoPhaseDirectory};
 use types::{Fork, Key, Lsn, PgMajor, RelTag, SlruKind, Value, WalRecord};

@@ -7,6 +7,8 @@
 //! number of pages u8, per page tablespace, database, relation u32 each, fork u8, block u32 and
 //! 8192 bytes; record length u32, record.
 
+#![expect(clippy::disallowed_methods, reason = "reads golden files")]
+
 use pg_wal::cursor::Cursor;
 use types::{Fork, Lsn, PgMajor, RelTag};
 use wal_redo::Dialect;

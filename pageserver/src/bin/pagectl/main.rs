@@ -7,6 +7,8 @@
 //!
 //! `docs/pagectl.md` is the manual.
 
+#![expect(clippy::disallowed_methods, reason = "a command-line program")]
+
 mod arguments;
 mod at;
 mod branch;
