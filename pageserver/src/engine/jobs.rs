@@ -1,7 +1,7 @@
 //! Background work of all timelines in one place: a queue with a bounded number of workers and one
 //! timer. No task belongs to a tenant.
 
-use super::timeline::Timeline;
+use super::timeline::{State, Timeline};
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -131,6 +131,10 @@ async fn run_to_success(job: Job, _jobs: &Jobs) {
             Ok(()) => return,
             Err(e) if timeline.cancel.is_cancelled() => {
                 info!(tenant = %timeline.tenant, timeline = %timeline.id, "{what} given up at shutdown: {e}");
+                return;
+            }
+            Err(e) if matches!(timeline.state(), State::Broken(_)) => {
+                warn!(tenant = %timeline.tenant, timeline = %timeline.id, "{what} given up: {e}");
                 return;
             }
             Err(e) => {

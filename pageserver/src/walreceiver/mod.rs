@@ -49,6 +49,8 @@ impl Receivers {
         self.tracker.spawn(async move {
             tokio::select! {
                 () = cancel.cancelled() => {}
+                // Whoever took the timeline over needs the slot.
+                () = timeline.ended() => {}
                 () = follow(&timeline, &source) => {}
             }
             info!(tenant = %timeline.tenant, timeline = %timeline.id, "WAL receiver stopped");

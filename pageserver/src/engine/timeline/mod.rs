@@ -297,6 +297,15 @@ impl Timeline {
             .map_or(16 << 20, |v| u64::from(v.wal_segment_size))
     }
 
+    /// Returns once the timeline is of no more use: it stops, or another daemon has taken it.
+    pub async fn ended(&self) {
+        let mut state = self.state.subscribe();
+        // Fails only when the timeline is gone altogether.
+        let _ = state
+            .wait_for(|s| matches!(s, State::Stopping | State::Broken(_)))
+            .await;
+    }
+
     /// Fails unless the timeline is readable.
     pub fn check_active(&self) -> Result<()> {
         match &*self.state.borrow() {
