@@ -80,14 +80,15 @@ pub async fn run(
     let work = CancellationToken::new();
     let jobs = tokio::spawn(runner.run(Arc::clone(engine.registry()), work.clone()));
     let unfinished = engine.load_all().await.context("cannot load the tenants")?;
+    let undone = import::undo_interrupted(&engine).await;
     for left in unfinished {
         if left.index.deleted_at.is_some() {
             info!(tenant = %left.tenant.id, timeline = %left.timeline, "finishing a deletion that was interrupted");
             if let Err(e) = left.tenant.remove_timeline_data(left.timeline).await {
                 warn!(tenant = %left.tenant.id, timeline = %left.timeline, "cannot be removed now: {e}");
             }
-        } else {
-            import::clean_up(&engine, &left.tenant, left.timeline, &left.index).await;
+        } else if !undone.contains(&(left.tenant.id.tenant, left.timeline)) {
+            import::clean_up(&left.tenant, left.timeline, &left.index).await;
         }
     }
     start_receivers(&engine, &receivers);

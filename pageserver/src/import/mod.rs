@@ -6,6 +6,7 @@
 //! tenant and no timeline behind.
 
 mod files;
+mod intent;
 mod progress;
 
 pub use progress::{Phase, Progress, Snapshot};
@@ -13,6 +14,7 @@ pub use progress::{Phase, Progress, Snapshot};
 use crate::engine::timeline::import::Layers;
 use crate::engine::{Engine, Error, Result, Tenant, Timeline};
 use crate::walreceiver::{Goal, Receivers, SessionError, Source, run_session};
+use intent::Intent;
 use layer_format::Metadata;
 use layer_format::index_part::{IndexPart, Vanilla, VanillaImport};
 use replication::base_backup::{BaseBackup, Event, Options as BackupOptions};
@@ -20,6 +22,7 @@ use replication::commands::{SlotOptions, create_slot, drop_slot};
 use replication::connection::{Connection, Mode};
 use replication::conninfo::Conninfo;
 use replication::preflight::{self, Purpose, Severity};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -113,13 +116,20 @@ pub async fn run(
     let segment_size = u32::try_from(report.wal_segment_size).map_err(|_| {
         Error::Precondition(format!("WAL segments of {} bytes", report.wal_segment_size))
     })?;
-    let (tenant, created) = find_or_create(engine, &request).await?;
-    if tenant.timeline(request.timeline).is_ok() {
+    let id = TenantShardId::unsharded(request.tenant);
+    if engine.timeline(id, request.timeline).is_ok() {
         return Err(Error::Conflict(format!(
-            "timeline {}/{} exists already",
-            tenant.id, request.timeline
+            "timeline {id}/{} exists already",
+            request.timeline
         )));
     }
+    let slot = format!("pageserver_{}", request.timeline);
+    let intent = Intent::new(&request, engine.tenant(id).is_err(), &slot);
+    let disk = &*engine.env().disk;
+    intent.save(disk)?;
+    let (tenant, created) = find_or_create(engine, &request)
+        .await
+        .inspect_err(|_| intent.forget(disk))?;
     let undo = Undo {
         engine: Arc::clone(engine),
         tenant: Arc::clone(&tenant),
@@ -127,7 +137,6 @@ pub async fn run(
         timeline: None,
         slot: None,
     };
-    let slot = format!("pageserver_{}", request.timeline);
     let mut import = Import {
         engine,
         receivers,
@@ -145,13 +154,17 @@ pub async fn run(
     };
     match outcome {
         Ok(done) => {
+            intent.forget(disk);
             progress.phase(Phase::Done);
             Ok(done)
         }
         Err(e) => {
             progress.phase(Phase::Undoing);
             match import.undo.run(&request.conninfo).await {
-                Ok(()) => Err(e),
+                Ok(()) => {
+                    intent.forget(disk);
+                    Err(e)
+                }
                 Err(left) => Err(Error::Internal(format!(
                     "{e}; and cleaning up failed: {left}"
                 ))),
@@ -354,32 +367,62 @@ pub async fn remove_slot(conninfo: &Conninfo, slot: &str) -> Result<()> {
     )))
 }
 
-/// Removes what an import left behind that a crash of the daemon interrupted.
-pub async fn clean_up(
-    engine: &Arc<Engine>,
-    tenant: &Arc<Tenant>,
-    timeline: TimelineId,
-    index: &IndexPart,
-) {
+/// Undoes the imports that a crash of the daemon interrupted. Returns which; one that cannot be
+/// undone now is tried again at the next start.
+pub async fn undo_interrupted(engine: &Arc<Engine>) -> HashSet<(TenantId, TimelineId)> {
+    let disk = &*engine.env().disk;
+    let intents = Intent::load_all(disk).unwrap_or_else(|e| {
+        warn!("interrupted imports cannot be looked for: {e}");
+        Vec::new()
+    });
+    let mut handled = HashSet::new();
+    for intent in intents {
+        let (tenant, timeline) = (intent.tenant, intent.timeline);
+        if engine
+            .timeline(TenantShardId::unsharded(tenant), timeline)
+            .is_ok()
+        {
+            // The crash came behind the last step.
+            intent.forget(disk);
+            continue;
+        }
+        info!(%tenant, %timeline, "removing an import that was interrupted");
+        handled.insert((tenant, timeline));
+        match undo(engine, &intent).await {
+            Ok(()) => intent.forget(disk),
+            Err(e) => {
+                warn!(%tenant, %timeline, "cannot be removed now, will be tried at the next start: {e}")
+            }
+        }
+    }
+    handled
+}
+
+async fn undo(engine: &Arc<Engine>, intent: &Intent) -> Result<()> {
+    let id = TenantShardId::unsharded(intent.tenant);
+    if let Ok(tenant) = engine.tenant(id) {
+        tenant.remove_timeline_data(intent.timeline).await?;
+        if intent.creates_tenant && tenant.timelines().is_empty() {
+            engine.delete_tenant(id).await?;
+        }
+    }
+    let conninfo: Conninfo = intent
+        .connstr
+        .parse()
+        .map_err(|e| Error::Internal(format!("connstr: {e}")))?;
+    remove_slot(&conninfo, &intent.slot).await
+}
+
+/// Removes an interrupted import of which only the bucket still knows.
+pub async fn clean_up(tenant: &Arc<Tenant>, timeline: TimelineId, index: &IndexPart) {
     let source = index
         .vanilla
         .as_ref()
         .and_then(|v| Some((v.source.clone()?, v.slot.clone()?)));
     info!(tenant = %tenant.id, timeline = %timeline, "removing an import that was interrupted");
-    let disk = &engine.env().disk;
-    let saved = disk
-        .read(&format!(
-            "tenants/{}/timelines/{timeline}/wal_source.json",
-            tenant.id
-        ))
-        .ok();
-    let connstr = saved
-        .and_then(|json| serde_json::from_slice::<serde_json::Value>(&json).ok())
-        .and_then(|v| v.get("connstr")?.as_str().map(ToOwned::to_owned));
-    if let Some((shown, slot)) = source {
-        let parsed = connstr.unwrap_or(shown).parse::<Conninfo>();
-        let dropped = match &parsed {
-            Ok(conninfo) => remove_slot(conninfo, &slot).await,
+    if let Some((connstr, slot)) = source {
+        let dropped = match connstr.parse::<Conninfo>() {
+            Ok(conninfo) => remove_slot(&conninfo, &slot).await,
             Err(e) => Err(Error::Internal(e.to_string())),
         };
         if let Err(e) = dropped {
