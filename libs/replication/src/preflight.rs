@@ -411,7 +411,11 @@ pub fn explain(error: &Error, user: &str) -> Option<Finding> {
             "53300" => fatal(
                 Check::WalSenders,
                 e.message.clone(),
-                "Raise max_wal_senders (or max_connections) and restart the server",
+                if e.message.contains("max_wal_senders") {
+                    "Set wal_level = replica, raise max_wal_senders and restart the server"
+                } else {
+                    "Raise max_connections and restart the server"
+                },
             ),
             // Refused by a server whose wal_level or max_wal_senders rules replication out.
             "55000" => fatal(

@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::Parser;
 use pageserver::config::{Config, LogFormat};
 use pageserver::daemon;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +64,7 @@ fn log(format: LogFormat) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     match format {
         LogFormat::Plain => builder.init(),

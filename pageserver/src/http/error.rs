@@ -4,7 +4,9 @@ use crate::engine::{Error, ErrorKind};
 use api_client::model::ErrorBody;
 use axum::Json;
 use axum::body::Bytes;
-use axum::http::StatusCode;
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 
@@ -60,6 +62,27 @@ impl IntoResponse for ApiError {
         }
         (self.status, Json(ErrorBody { msg: self.msg })).into_response()
     }
+}
+
+/// Longest text taken over from an error that the framework made, in bytes.
+const MAX_TEXT: usize = 4096;
+
+/// Gives errors that the framework made, such as for a path that is not UTF-8 or a body that is too
+/// long, the form of all others.
+pub async fn uniform(request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let status = response.status();
+    let json = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|v| v.as_bytes().starts_with(b"application/json"));
+    if json || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let text = axum::body::to_bytes(response.into_body(), MAX_TEXT)
+        .await
+        .unwrap_or_default();
+    ApiError::new(status, String::from_utf8_lossy(&text)).into_response()
 }
 
 /// Result of a handler.

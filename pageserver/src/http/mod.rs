@@ -159,6 +159,7 @@ pub fn router(state: State) -> Router {
             only_when_loaded,
         ))
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(axum::middleware::from_fn(error::uniform))
         .with_state(state)
 }
 
