@@ -32,6 +32,8 @@ pub struct Report {
     pub relations: u64,
     /// Pages compared.
     pub blocks: u64,
+    /// Of these: pages whose checksum was verified, all if the cluster has checksums.
+    pub checksums: u64,
     /// SLRU pages compared.
     pub slru_pages: u64,
     /// Pages or sizes that differ.
@@ -71,6 +73,8 @@ pub async fn with_files(
     version: PgMajor,
 ) -> Result<Report> {
     let mut report = Report::default();
+    let control = std::fs::read(pgdata.join("global/pg_control"))?;
+    let checksums = pg_format::ControlFile::parse(&control)?.data_checksum_version() != 0;
     let files = relation_files(pgdata, version)?;
     let unlogged: BTreeSet<RelTag> = files
         .keys()
@@ -126,6 +130,12 @@ pub async fn with_files(
             match ours {
                 Err(text) => report.differ(format!("{rel} block {block}: {text}")),
                 Ok(ours) => {
+                    if checksums {
+                        report.checksums += 1;
+                        if let Err(e) = pg_format::page::verify_checksum(&ours, *block) {
+                            report.differ(format!("{rel}: {e}"));
+                        }
+                    }
                     if let Some(difference) = difference(*rel, *block, &ours, theirs) {
                         report.differ(format!("{rel} block {block}: {difference}"));
                     }

@@ -6,6 +6,7 @@
 
 mod every_file_is_listed;
 mod harness_runs_every_major;
+mod pages_carry_checksums;
 mod redo_matches_consistency_images;
 mod replication_base_backup_restores;
 mod replication_follows_a_promotion;

@@ -90,7 +90,8 @@ impl Timeline {
         Ok(size)
     }
 
-    /// A page of a relation at `lsn`; all zeros behind the end of the relation.
+    /// A page of a relation at `lsn`; all zeros behind the end of the relation. Its checksum is
+    /// right if the cluster has checksums.
     pub async fn page(&self, rel: RelTag, block: BlockNumber, lsn: Lsn) -> Result<Bytes> {
         if block >= self.relation_size(rel, lsn).await? {
             return Ok(Bytes::from_static(&[0u8; PAGE_SIZE]));
@@ -105,7 +106,15 @@ impl Timeline {
                 page.len()
             )));
         }
-        Ok(page)
+        if !self.checksums.load(Ordering::Relaxed) {
+            return Ok(page);
+        }
+        // Copies only a page that others hold as well.
+        let mut page = BytesMut::from(page);
+        if let Some(bytes) = page.first_chunk_mut() {
+            pg_format::page::set_checksum(bytes, block);
+        }
+        Ok(page.freeze())
     }
 
     /// Consecutive pages of a relation at `lsn`, all of them within its size.
@@ -282,6 +291,8 @@ impl Timeline {
         if let Some((ancestor, _)) = &self.ancestor {
             // Set once, before anybody reads.
             let _ = self.dialect.set(ancestor.dialect());
+            let checksums = ancestor.checksums.load(Ordering::Relaxed);
+            self.checksums.store(checksums, Ordering::Relaxed);
         }
     }
 
@@ -302,7 +313,9 @@ impl Timeline {
     /// timeline has its first readable LSN.
     pub async fn learn_dialect(&self, lsn: Lsn) -> Result<()> {
         let control = self.control_file(lsn).await?;
-        let logged = control.data_checksum_version() != 0 || control.parameters().wal_log_hints;
+        let checksums = control.data_checksum_version() != 0;
+        self.checksums.store(checksums, Ordering::Relaxed);
+        let logged = checksums || control.parameters().wal_log_hints;
         // Set once; a second call finds the same facts.
         let _ = self.dialect.set(Dialect {
             hint_bits_logged: logged,

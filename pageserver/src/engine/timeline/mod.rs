@@ -142,6 +142,8 @@ pub struct Timeline {
     remote: tokio::sync::Mutex<Remote>,
     vanilla: Mutex<Option<Vanilla>>,
     dialect: std::sync::OnceLock<Dialect>,
+    /// The pages handed out need checksums.
+    checksums: AtomicBool,
     sizes: SizeCache,
     size_delta: AtomicI64,
     /// Exact size minus `size_delta` at the same moment.
@@ -190,6 +192,7 @@ impl Timeline {
             remote: tokio::sync::Mutex::new(Remote::new(parts.index)),
             vanilla: Mutex::new(vanilla),
             dialect: std::sync::OnceLock::new(),
+            checksums: AtomicBool::new(false),
             sizes: SizeCache::default(),
             size_delta: AtomicI64::new(0),
             logical_size: Mutex::new(None),
