@@ -62,7 +62,7 @@ pub async fn turn(cluster: &Cluster, round: u32) -> Result<()> {
     client
         .batch_execute("VACUUM (INDEX_CLEANUP ON) wide")
         .await?;
-    if round % 3 == 0 {
+    if round.is_multiple_of(3) {
         client.batch_execute("VACUUM FREEZE places").await?;
         client.batch_execute("VACUUM FULL toasted").await?;
         client
@@ -70,7 +70,7 @@ pub async fn turn(cluster: &Cluster, round: u32) -> Result<()> {
             .await?;
         client.batch_execute("REINDEX TABLE places").await?;
     }
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         databases(cluster, round).await?;
     }
     shared_locks(cluster, round).await
