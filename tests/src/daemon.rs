@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use types::{Lsn, TenantShardId, TimelineId};
 
 /// How long a daemon may take to answer, to stop, and to catch up.
@@ -65,6 +67,11 @@ impl Daemon {
         Ok(daemon)
     }
 
+    /// Replaces the `KEY=VALUE` settings, from the next launch on.
+    pub fn configure(&mut self, settings: &[&str]) {
+        self.settings = settings.iter().map(ToString::to_string).collect();
+    }
+
     /// Starts the process again on the same directory and ports; returns when it answers.
     pub async fn launch(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the daemon runs already");
@@ -72,8 +79,11 @@ impl Daemon {
             .create(true)
             .append(true)
             .open(self.log_path())?;
-        let mut command = Command::new(program("pageserver")?);
+        // A test that limits the size of files wants an error from writes, not the signal.
+        let mut command = Command::new("sh");
         command
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+            .arg(program("pageserver")?)
             .arg("-D")
             .arg(self.path())
             .args(["-c", &format!("listen_http_addr=127.0.0.1:{}", self.http)])
@@ -147,6 +157,72 @@ impl Daemon {
     /// A client of the management API.
     pub fn client(&self) -> Client {
         Client::new(&self.url())
+    }
+
+    /// Sends one request over HTTP/1.1, as it stands; returns the status and the body.
+    pub async fn http(&self, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: pageserver\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut socket = TcpStream::connect(("127.0.0.1", self.http)).await?;
+        socket.write_all(head.as_bytes()).await?;
+        // A server that refuses a long body answers before it has read all of it.
+        let _ = socket.write_all(body.as_bytes()).await;
+        let mut answer = Vec::new();
+        let read = socket.read_to_end(&mut answer).await;
+        ensure!(!answer.is_empty(), "no answer to {method} {path}: {read:?}");
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let status = answer
+            .split(' ')
+            .nth(1)
+            .and_then(|s| s.parse().ok())
+            .with_context(|| format!("not HTTP: {answer:?}"))?;
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+        Ok((status, body.to_owned()))
+    }
+
+    /// Value of a counter or gauge, summed over its labels; 0 if it is not there.
+    pub async fn metric(&self, name: &str) -> Result<f64> {
+        let text = self.client().metrics().await?;
+        let mut sum = 0.0;
+        for line in text.lines() {
+            let (series, value) = line.rsplit_once(' ').unwrap_or_default();
+            if series.split('{').next() == Some(name) {
+                sum += value.parse::<f64>().context("a metric that is no number")?;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Waits until the log contains `text`.
+    pub async fn wait_log(&self, text: &str) -> Result<()> {
+        let started = Instant::now();
+        while !self.log().contains(text) {
+            ensure!(
+                started.elapsed() < PATIENCE,
+                "the log does not say {text:?}:\n{}",
+                self.log()
+            );
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    /// Lets no file grow beyond `bytes`; `None` lifts the limit again.
+    pub fn limit_file_size(&self, bytes: Option<u64>) -> Result<()> {
+        use rustix::process::{Resource, Rlimit, prlimit};
+        let process = self.process.as_ref().context("the daemon does not run")?;
+        let limit = Rlimit {
+            current: bytes,
+            maximum: None,
+        };
+        prlimit(
+            Some(rustix::process::Pid::from_child(process)),
+            Resource::Fsize,
+            limit,
+        )?;
+        Ok(())
     }
 
     /// Process id, while it runs.

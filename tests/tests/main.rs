@@ -7,6 +7,7 @@
 mod every_file_is_listed;
 mod harness_runs_every_major;
 mod pages_carry_checksums;
+mod pages_equal_the_primary_on_every_major;
 mod redo_matches_consistency_images;
 mod replication_base_backup_restores;
 mod replication_follows_a_promotion;
@@ -16,3 +17,6 @@ mod replication_preflight_finds_problems;
 mod replication_slot_lifecycle;
 mod replication_stream_reports_positions;
 mod replication_stream_survives_silence;
+mod restart_from_s3;
+mod survives_kill_9;
+mod survives_loss_of_local_disk;

@@ -1,6 +1,6 @@
 //! What a server says: a digest of every table of every database, catalogs included.
 
-use crate::postgres::Cluster;
+use crate::postgres::{Cluster, Table};
 use anyhow::Result;
 use std::collections::BTreeMap;
 
@@ -16,6 +16,10 @@ pub async fn of(cluster: &Cluster) -> Result<Content> {
     let databases = cluster
         .psql("SELECT datname FROM pg_database WHERE datallowconn ORDER BY 1")
         .await?;
+    let prepared = cluster
+        .psql("SELECT count(*), coalesce(string_agg(gid || ' in ' || database, ', ' ORDER BY gid), '') FROM pg_prepared_xacts")
+        .await?;
+    content.insert("prepared transactions".into(), pair(prepared));
     for db in databases.into_iter().flatten().flatten() {
         let tables = cluster
             .psql_on(
@@ -30,23 +34,22 @@ pub async fn of(cluster: &Cluster) -> Result<Content> {
             .await?;
         for table in tables.into_iter().flatten().flatten() {
             let sql = format!(
-                "SELECT count(*), coalesce(md5(string_agg(r, E'\\n' ORDER BY r)), '') FROM (SELECT md5(t::text) AS r FROM {table} t) x"
+                "SELECT count(*), coalesce(md5(string_agg(r, E'\\n' ORDER BY r)), '') FROM (SELECT md5(ROW(t.*)::text) AS r FROM {table} t) x"
             );
-            let row = cluster
-                .psql_on(&db, &sql)
-                .await?
-                .into_iter()
-                .next()
-                .unwrap_or_default();
-            let mut values = row.into_iter().map(Option::unwrap_or_default);
-            let (rows, digest) = (
-                values.next().unwrap_or_default(),
-                values.next().unwrap_or_default(),
-            );
-            content.insert(format!("{db}.{table}"), (rows, digest));
+            let row = cluster.psql_on(&db, &sql).await?;
+            content.insert(format!("{db}.{table}"), pair(row));
         }
     }
     Ok(content)
+}
+
+fn pair(table: Table) -> (String, String) {
+    let row = table.into_iter().next().unwrap_or_default();
+    let mut values = row.into_iter().map(Option::unwrap_or_default);
+    (
+        values.next().unwrap_or_default(),
+        values.next().unwrap_or_default(),
+    )
 }
 
 /// Tables that differ.
@@ -60,9 +63,21 @@ pub fn differences(a: &Content, b: &Content) -> Vec<String> {
         .collect()
 }
 
-/// Checks heaps and B-trees with amcheck; returns how many relations were checked.
+/// Checks heaps and B-trees with amcheck; returns how many relations were checked. Prepared
+/// transactions, whose locks the checks would wait for, are rolled back.
 pub async fn amcheck(cluster: &Cluster) -> Result<u64> {
     let mut checked = 0;
+    let prepared = cluster
+        .psql("SELECT gid, database FROM pg_prepared_xacts")
+        .await?;
+    for row in prepared {
+        let [Some(gid), Some(db)] = row.as_slice() else {
+            anyhow::bail!("{row:?}");
+        };
+        cluster
+            .psql_on(db, &format!("ROLLBACK PREPARED '{gid}'"))
+            .await?;
+    }
     let databases = cluster
         .psql("SELECT datname FROM pg_database WHERE datallowconn")
         .await?;

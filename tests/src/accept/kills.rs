@@ -1,7 +1,7 @@
 //! kill -9 during load, again and again: nothing is lost, no page is wrong.
 
 use super::{Load, Size, follow, primary};
-use crate::compare::{self, Report};
+use crate::compare::Report;
 use crate::daemon::Daemon;
 use anyhow::{Context, Result};
 use rand::Rng;
@@ -58,19 +58,7 @@ pub async fn run(
     daemon
         .wait_lsn(followed.shard(), followed.timeline, end)
         .await?;
-    let last = super::pages::stop(&mut cluster)?;
-    daemon
-        .wait_lsn(followed.shard(), followed.timeline, last)
-        .await?;
-    let report = compare::with_files(
-        &daemon,
-        followed.tenant,
-        followed.timeline,
-        last,
-        &cluster.data(),
-        major,
-    )
-    .await?;
+    let report = super::pages::settle(&daemon, followed, &mut cluster).await?;
     Ok(Outcome {
         report,
         kills,

@@ -211,6 +211,12 @@ impl Cluster {
         self.port
     }
 
+    /// Moves to the port of another server, from the next start on.
+    pub fn take_port(&mut self, of: &Cluster) -> Result<()> {
+        self.port = of.port;
+        self.configure(&[])
+    }
+
     /// Directory of its Unix socket.
     pub fn socket_directory(&self) -> &Path {
         self.directory.path()
