@@ -4,10 +4,13 @@
 
 #![cfg(test)]
 
+mod branches_read_their_own_past;
 mod every_file_is_listed;
+mod failed_imports_leave_nothing;
 mod harness_runs_every_major;
 mod pages_carry_checksums;
 mod pages_equal_the_primary_on_every_major;
+mod receiver_resumes;
 mod redo_matches_consistency_images;
 mod replication_base_backup_restores;
 mod replication_follows_a_promotion;
