@@ -4,9 +4,12 @@
 
 #![cfg(test)]
 
+mod bad_input_is_refused;
 mod branches_read_their_own_past;
+mod corruption_is_detected;
 mod every_file_is_listed;
 mod failed_imports_leave_nothing;
+mod full_disk_does_not_lose_wal;
 mod harness_runs_every_major;
 mod pages_carry_checksums;
 mod pages_equal_the_primary_on_every_major;
@@ -23,3 +26,4 @@ mod replication_stream_survives_silence;
 mod restart_from_s3;
 mod survives_kill_9;
 mod survives_loss_of_local_disk;
+mod two_daemons_on_one_bucket;
