@@ -282,6 +282,10 @@ impl Target {
                 Ok(Outcome::Changed)
             }
             Effect::Unlogged => Ok(Outcome::Changed),
+            // The page is gone already.
+            Effect::Untouched if rec.block.will_init => Err(wrap(Fault::Rule(
+                "a page started anew and nothing put on it",
+            ))),
             Effect::Untouched => Ok(Outcome::Untouched),
         }
     }

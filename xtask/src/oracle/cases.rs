@@ -1,5 +1,5 @@
 //! One small record of each variant with the pages it changes: the golden files of `wal_redo`,
-//! whose test `redo/golden.rs` describes the format.
+//! whose tests read them back with `redo/cases.rs`, which describes the format.
 
 use pg_wal::Record;
 use std::collections::HashMap;

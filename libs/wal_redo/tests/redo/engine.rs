@@ -128,6 +128,26 @@ fn will_init_discards_the_base() {
     assert_eq!(page.item_mut(1).unwrap().len(), 29);
 }
 
+/// Found by fuzzing: a hash DELETE whose lock-only reference says WILL_INIT blanked the page and
+/// reported it as untouched.
+#[test]
+fn a_reference_that_only_locks_cannot_discard_the_page() {
+    let d = vanilla(PgMajor::V16);
+    let mut rec = Record::new(12, 0x90, 1, [1, 1]).on(0, REL, 7, []);
+    let mut buf = PageBuf::new();
+    let base = page_at(0x2000, 1);
+    assert!(buf.set(&base));
+    let outcome = apply_postgres(&mut buf, &key(7), Lsn(0x3000), &rec.build(), &d);
+    assert_eq!(outcome, Ok(Outcome::Untouched));
+    assert_eq!(buf.as_slice(), base);
+    rec.blocks[0].will_init = true;
+    let outcome = apply_postgres(&mut buf, &key(7), Lsn(0x3000), &rec.build(), &d);
+    assert!(
+        matches!(outcome, Err(Error::Action { rmid: 12, .. })),
+        "{outcome:?}"
+    );
+}
+
 #[test]
 fn an_applied_image_is_the_page_and_takes_the_lsn_unless_new() {
     let d = vanilla(PgMajor::V16);

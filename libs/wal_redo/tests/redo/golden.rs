@@ -3,22 +3,12 @@
 //! `tests/golden/NN.zst` (heap above all) and `tests/golden/NN-index.zst` hold, for each variant
 //! of each record type that a workload made Postgres NN write under `wal_consistency_checking`,
 //! one record with the pages it changes as they were before. Written by
-//! `cargo xtask oracle --dir --cases`. Format, little-endian, repeated to the end: record end u64,
-//! number of pages u8, per page tablespace, database, relation u32 each, fork u8, block u32 and
-//! 8192 bytes; record length u32, record.
+//! `cargo xtask oracle --dir --cases`; format: `cases.rs`.
 
-#![expect(clippy::disallowed_methods, reason = "reads golden files")]
-
-use pg_wal::cursor::Cursor;
-use types::{Fork, Lsn, PgMajor, RelTag};
+use crate::cases::{self, Case};
+use types::{Fork, PgMajor};
 use wal_redo::Dialect;
 use wal_redo::oracle::{Oracle, Problem, Report, Row};
-
-struct Case {
-    lsn: Lsn,
-    pages: Vec<(RelTag, u32, Box<[u8; 8192]>)>,
-    raw: Vec<u8>,
-}
 
 fn cases(version: PgMajor, kind: &str) -> Vec<Case> {
     let path = format!(
@@ -26,30 +16,7 @@ fn cases(version: PgMajor, kind: &str) -> Vec<Case> {
         env!("CARGO_MANIFEST_DIR")
     );
     let bytes = zstd::decode_all(std::fs::File::open(path).unwrap()).unwrap();
-    let mut c = Cursor::new(&bytes, "golden cases");
-    let mut out = Vec::new();
-    while c.left() > 0 {
-        let lsn = Lsn(c.u64().unwrap());
-        let pages = (0..c.u8().unwrap())
-            .map(|_| {
-                let (spc, db, rel) = (c.u32().unwrap(), c.u32().unwrap(), c.u32().unwrap());
-                let fork = Fork::from_u8(c.u8().unwrap()).unwrap();
-                let block = c.u32().unwrap();
-                (
-                    RelTag { spc, db, rel, fork },
-                    block,
-                    Box::new(c.array().unwrap()),
-                )
-            })
-            .collect();
-        let len = c.u32().unwrap() as usize;
-        out.push(Case {
-            lsn,
-            pages,
-            raw: c.take(len).unwrap().to_vec(),
-        });
-    }
-    out
+    cases::parse(&bytes).unwrap()
 }
 
 fn dialect(version: PgMajor) -> Dialect {
