@@ -1,5 +1,6 @@
 //! The daemon's command line teaches and refuses.
 
+#![cfg(test)]
 #![expect(
     clippy::disallowed_methods,
     reason = "starts the program on a directory of its own"

@@ -1,6 +1,12 @@
 //! A timeline under random writes, flushes, uploads, crashes, losses of local data and branches
 //! answers every read as a plain in-memory history does.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "loses the local files of a timeline"
+)]
+#![cfg(test)]
+
 use bucket::Memory;
 use bytes::Bytes;
 use layer_format::index_part::IndexPart;

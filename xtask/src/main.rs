@@ -4,6 +4,7 @@
 
 mod accept;
 mod bench;
+mod demo;
 mod fuzz;
 mod lint;
 mod oracle;
@@ -24,6 +25,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Import a real Postgres, lose its rows by accident, and get them back from a branch of the moment
+    /// before; stays running for a look, unless --once
+    Demo(demo::Arguments),
     /// Lint, then run all tests, also those against real Postgres servers; with a filter, only the
     /// tests it selects
     Test(test::Arguments),
@@ -43,6 +47,7 @@ enum Task {
 
 fn main() -> Result<()> {
     match Arguments::parse().task {
+        Task::Demo(a) => demo::run(&a),
         Task::Test(a) => test::run(&a),
         Task::Accept(a) => accept::run(&a),
         Task::Lint => lint::run(),

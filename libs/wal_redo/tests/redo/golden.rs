@@ -5,6 +5,8 @@
 //! one record with the pages it changes as they were before. Written by
 //! `cargo xtask oracle --dir --cases`; format: `cases.rs`.
 
+#![expect(clippy::disallowed_methods, reason = "reads golden files")]
+
 use crate::cases::{self, Case};
 use types::{Fork, PgMajor};
 use wal_redo::Dialect;
