@@ -8,6 +8,7 @@ mod bad_input_is_refused;
 mod branches_read_their_own_past;
 mod corruption_is_detected;
 mod every_file_is_listed;
+mod exports_equal_recovery;
 mod failed_imports_leave_nothing;
 mod full_disk_does_not_lose_wal;
 mod harness_runs_every_major;

@@ -1,6 +1,6 @@
 //! What a server says: a digest of every table of every database, catalogs included.
 
-use crate::postgres::{Cluster, Table};
+use crate::postgres::{Cluster, Table, rows};
 use anyhow::Result;
 use std::collections::BTreeMap;
 
@@ -21,22 +21,22 @@ pub async fn of(cluster: &Cluster) -> Result<Content> {
         .await?;
     content.insert("prepared transactions".into(), pair(prepared));
     for db in databases.into_iter().flatten().flatten() {
-        let tables = cluster
-            .psql_on(
-                &db,
-                &format!(
-                    "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname)
+        let client = cluster.client(&db).await?;
+        let tables = rows(
+            &client,
+            &format!(
+                "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname)
                      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                      WHERE c.relkind IN ('r', 'm', 't', 'S') AND c.relpersistence <> 't'
                        AND c.relname NOT IN ({LEFT_OUT}) ORDER BY 1"
-                ),
-            )
-            .await?;
+            ),
+        )
+        .await?;
         for table in tables.into_iter().flatten().flatten() {
             let sql = format!(
                 "SELECT count(*), coalesce(md5(string_agg(r, E'\\n' ORDER BY r)), '') FROM (SELECT md5(ROW(t.*)::text) AS r FROM {table} t) x"
             );
-            let row = cluster.psql_on(&db, &sql).await?;
+            let row = rows(&client, &sql).await?;
             content.insert(format!("{db}.{table}"), pair(row));
         }
     }

@@ -16,6 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use types::{Lsn, PgMajor};
 
+/// Nothing may change what is compared.
+const QUIET: (&str, &str) = ("autovacuum", "off");
+
 /// What a run found.
 #[derive(Debug, Clone)]
 pub struct Outcome {
@@ -108,6 +111,7 @@ pub async fn open(
     archive.unpack(&data)?;
     std::fs::remove_file(&tar)?;
     cluster.adopt()?;
+    cluster.configure(&[QUIET])?;
     cluster.start()?;
     Ok(cluster)
 }
@@ -143,6 +147,7 @@ async fn recover(cold: &Cluster, archive: &Path, lsn: Lsn, like: &Cluster) -> Re
         ("recovery_target_inclusive", "off"),
         ("recovery_target_action", "promote"),
         ("archive_mode", "off"),
+        QUIET,
     ];
     cluster.configure(&settings)?;
     cluster.write("recovery.signal", "")?;

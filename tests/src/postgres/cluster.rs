@@ -453,22 +453,7 @@ impl Cluster {
 
     /// As [`Cluster::psql`] on another database.
     pub async fn psql_on(&self, dbname: &str, sql: &str) -> Result<Table> {
-        let client = self.client(dbname).await?;
-        let messages = client
-            .simple_query(sql)
-            .await
-            .with_context(|| format!("running {sql:?}"))?;
-        let mut table = Vec::new();
-        for message in messages {
-            if let SimpleQueryMessage::Row(row) = message {
-                table.push(
-                    (0..row.len())
-                        .map(|i| row.get(i).map(str::to_owned))
-                        .collect(),
-                );
-            }
-        }
-        Ok(table)
+        rows(&self.client(dbname).await?, sql).await
     }
 
     /// The only value a query returns.
@@ -506,6 +491,25 @@ impl Drop for Cluster {
             self.forget();
         }
     }
+}
+
+/// Runs SQL statements on an open connection and returns the rows of all of them as text.
+pub async fn rows(client: &Client, sql: &str) -> Result<Table> {
+    let messages = client
+        .simple_query(sql)
+        .await
+        .with_context(|| format!("running {sql:?}"))?;
+    let mut table = Vec::new();
+    for message in messages {
+        if let SimpleQueryMessage::Row(row) = message {
+            table.push(
+                (0..row.len())
+                    .map(|i| row.get(i).map(str::to_owned))
+                    .collect(),
+            );
+        }
+    }
+    Ok(table)
 }
 
 /// Runs a command to its end; what it printed is in the error if it fails.

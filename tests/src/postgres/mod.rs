@@ -11,7 +11,7 @@ mod install;
 mod tools;
 
 pub use account::Account;
-pub use cluster::{Cluster, Options, Shutdown, Table};
+pub use cluster::{Cluster, Options, Shutdown, Table, rows};
 pub use download::Pinned;
 pub use install::{Install, Origin};
 pub use tools::{ensure_client_tools, find_tool};
