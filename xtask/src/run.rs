@@ -19,7 +19,19 @@ pub fn cargo(arguments: &[&str]) -> Result<Command> {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(program);
     command.args(arguments).current_dir(root()?);
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_of_this_package) {
+            command.env_remove(name);
+        }
+    }
     Ok(command)
+}
+
+/// True for a variable that cargo set for this program and that means nothing to another cargo. Build
+/// scripts that name one as an input would run again, and all above them be compiled again, each
+/// time a build is started now by hand and now from here.
+fn is_of_this_package(name: &str) -> bool {
+    name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
 }
 
 /// True if `cargo <name>` exists.

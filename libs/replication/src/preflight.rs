@@ -490,9 +490,22 @@ mod tests {
                 "CREATE ROLE",
             ),
             (
-                server("53300", "too many"),
+                server(
+                    "53300",
+                    "number of requested standby connections exceeds \"max_wal_senders\"",
+                ),
                 Check::WalSenders,
                 "max_wal_senders",
+            ),
+            (
+                server("53300", "sorry, too many clients already"),
+                Check::WalSenders,
+                "max_connections",
+            ),
+            (
+                server("55000", "cannot replicate from this server"),
+                Check::WalLevel,
+                "wal_level",
             ),
         ];
         for (error, check, remedy) in cases {
