@@ -19,6 +19,7 @@ use layer_format::{LayerEntry, Name};
 use pageserver::engine::Timeline;
 use pageserver::engine::layer::Layer;
 use pageserver::engine::layer_map::LayerMap;
+use pageserver::engine::timeline::Position;
 use std::fs::File;
 use std::hint::black_box;
 use std::os::unix::fs::FileExt;
@@ -201,9 +202,9 @@ fn lookup(layers: u32) {
     let layer = |name| Layer::known(tenant, TimelineId([1; 16]), "", name, entry);
     let all: Vec<Arc<Layer>> = names.map(|n| Arc::new(layer(n))).collect();
     let mut build = Times::default();
-    let map = build.time(|| LayerMap::new(all.iter().cloned()));
+    let map = build.time(|| LayerMap::new(all.iter().cloned(), Position::default()));
     for _ in 0..10 {
-        build.time(|| LayerMap::new(all.iter().cloned()));
+        build.time(|| LayerMap::new(all.iter().cloned(), Position::default()));
     }
     let (mut newest, mut walk) = (Times::default(), Times::default());
     let mut next = scattered(stretches * 100);

@@ -1,5 +1,6 @@
-//! A timeline under random writes, flushes, uploads, crashes, losses of local data and branches
-//! answers every read as a plain in-memory history does.
+//! A timeline under random writes, flushes, uploads, crashes, losses of local data, branches,
+//! compactions and garbage collections answers every read as a plain in-memory history does, and
+//! no read replays more changes than the setting allows.
 
 #![expect(
     clippy::disallowed_methods,
@@ -14,11 +15,15 @@ use layer_format::{Metadata, path};
 use pageserver::engine::disk::HostDisk;
 use pageserver::engine::env::{Env, HostClock, HostEntropy};
 use pageserver::engine::metrics::Metrics;
+use pageserver::engine::timeline::Horizon;
+use pageserver::engine::timeline::compaction::Force;
 use pageserver::engine::timeline::import::Layers;
-use pageserver::engine::{Branch, Engine, Timeline};
+use pageserver::engine::{Branch, Engine, Error, Timeline};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+use types::directory::{DbDirectory, SlruDirectory, TwoPhaseDirectory, encode_size};
 use types::{
     Batch, Key, Lsn, PgMajor, SlruKind, TenantId, TenantShardId, TimelineId, Value, WalRecord,
 };
@@ -27,6 +32,8 @@ const TENANT: TenantShardId = TenantShardId::unsharded(TenantId([7; 16]));
 const MAIN: TimelineId = TimelineId([1; 16]);
 const START: Lsn = Lsn(0x1000);
 const KEYS: u32 = 6;
+/// `delta_chain_threshold`.
+const CHAIN: usize = 4;
 
 /// An offsets page: a change writes one word, so a model of it is easy.
 fn key(n: u32) -> Key {
@@ -46,6 +53,10 @@ enum Step {
     Branch {
         back: u64,
     },
+    Compact(Force),
+    Collect {
+        keep: u64,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -57,6 +68,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Checkpoint),
         1 => any::<bool>().prop_map(|lose| Step::Restart { lose }),
         1 => (0u64..20).prop_map(|back| Step::Branch { back }),
+        2 => any::<(bool, bool)>().prop_map(|(l0, images)| Step::Compact(Force { l0, images })),
+        1 => (0u64..20).prop_map(|keep| Step::Collect { keep }),
     ]
 }
 
@@ -103,8 +116,15 @@ fn engine(directory: &tempfile::TempDir, bucket: &Arc<Memory>) -> Arc<Engine> {
     let metrics = Arc::new(Metrics::new(
         &mut prometheus_client::registry::Registry::default(),
     ));
+    let settings = serde_json::json!({
+        "compaction_threshold": 2,
+        "image_creation_threshold": 2,
+        "compaction_target_size": 65536,
+        "delta_chain_threshold": CHAIN,
+    });
     // No runner: what happens in the background happens in the steps.
-    Engine::new(env, 1 << 30, metrics, serde_json::Map::new()).0
+    let defaults = settings.as_object().unwrap().clone();
+    Engine::new(env, 1 << 30, metrics, defaults).0
 }
 
 impl World {
@@ -143,6 +163,23 @@ impl World {
         let mut file = control.to_vec();
         file.resize(8192, 0);
         layers.put(Key::CONTROL_FILE, file.into()).unwrap();
+        // What the directories name is what exists.
+        let kind = SlruKind::MultiXactOffsets;
+        let segments = SlruDirectory {
+            segments: [0].into(),
+        };
+        for (key, value) in [
+            (Key::DB_DIR, DbDirectory::default().encode()),
+            (Key::CHECKPOINT, Bytes::from_static(b"checkpoint")),
+            (
+                Key::TWO_PHASE_DIR,
+                TwoPhaseDirectory::default().encode(true),
+            ),
+            (Key::slru_dir(kind), segments.encode()),
+            (Key::slru_segment_size(kind, 0), encode_size(KEYS)),
+        ] {
+            layers.put(key, value).unwrap();
+        }
         timeline
             .adopt_import(layers.finish().unwrap(), START)
             .await
@@ -241,11 +278,24 @@ impl World {
             assert_eq!(timeline.last_record_lsn(), history.last);
             let mut lsn = START;
             while lsn <= history.last {
+                if lsn < timeline.gc_cutoff() {
+                    assert!(matches!(timeline.pin(lsn), Err(Error::BelowCutoff { .. })));
+                    lsn = Lsn(lsn.0 + 8);
+                    continue;
+                }
+                let _pin = timeline.pin(lsn).unwrap();
                 for n in 0..KEYS {
-                    let got = timeline.get(key(n), lsn).await.unwrap();
+                    let (got, stats) = timeline.get_counted(key(n), lsn).await.unwrap();
                     assert!(
-                        got == history.get(key(n), lsn).unwrap(),
+                        got.unwrap() == history.get(key(n), lsn).unwrap(),
                         "{id} key {n} at {lsn}"
+                    );
+                    // Each ancestor's fresh layers may add half of it once more.
+                    let limit = CHAIN * (1 + self.histories.len());
+                    assert!(
+                        stats.deltas <= limit,
+                        "{} changes for key {n} at {lsn}",
+                        stats.deltas
                     );
                 }
                 lsn = Lsn(lsn.0 + 8);
@@ -258,12 +308,15 @@ impl World {
         use bucket::Bucket;
         for id in self.histories.keys() {
             let prefix = path::index_part_prefix(&TENANT, id);
-            for object in self.bucket.list(&prefix, false).await.unwrap().objects {
-                let body = self.bucket.get(&object.key).await.unwrap().body;
-                for (name, entry) in IndexPart::from_json(&body).unwrap().layer_metadata {
-                    let key = path::layer(&TENANT.tenant, id, &name, &entry);
-                    assert_eq!(self.bucket.head(&key).await.unwrap().size, entry.file_size);
-                }
+            let indexes = self.bucket.list(&prefix, false).await.unwrap().objects;
+            let newest = indexes
+                .iter()
+                .max_by_key(|o| path::index_part_generation(&o.key))
+                .unwrap();
+            let body = self.bucket.get(&newest.key).await.unwrap().body;
+            for (name, entry) in IndexPart::from_json(&body).unwrap().layer_metadata {
+                let key = path::layer(&TENANT.tenant, id, &name, &entry);
+                assert_eq!(self.bucket.head(&key).await.unwrap().size, entry.file_size);
             }
         }
     }
@@ -280,6 +333,16 @@ async fn run(steps: Vec<Step>) {
             Step::Checkpoint => timeline.checkpoint().await.unwrap(),
             Step::Restart { lose } => world.restart(lose).await,
             Step::Branch { back } => world.branch(back).await,
+            Step::Compact(force) => {
+                timeline.compact(force).await.unwrap();
+            }
+            Step::Collect { keep } => {
+                let horizon = Horizon {
+                    bytes: keep * 8,
+                    pitr: Duration::ZERO,
+                };
+                timeline.gc(horizon).await.unwrap();
+            }
         }
     }
     world.check().await;

@@ -22,7 +22,12 @@ struct Setup {
 
 /// A timeline in many layers, whose primary was stopped.
 async fn setup(major: PgMajor) -> Result<Setup> {
-    let daemon = Daemon::start(&["tenant_config.checkpoint_distance=2097152"]).await?;
+    // Without compaction, so that each page stays in the file that the import wrote.
+    let settings = [
+        "tenant_config.checkpoint_distance=2097152",
+        "tenant_config.compaction_period=0s",
+    ];
+    let daemon = Daemon::start(&settings).await?;
     let size = Size {
         scale: 1,
         seconds: 2,

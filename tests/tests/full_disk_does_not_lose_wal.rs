@@ -14,7 +14,7 @@ use tests::accept::{Load, Size, follow, insert_lsn, pages, primary};
 use tests::daemon::Daemon;
 use types::{Lsn, PgMajor};
 
-const SIZE: &str = "size=256m";
+const SIZE: &str = "size=768m";
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A small file system; unmounted on drop, busy or not.

@@ -1,10 +1,13 @@
 //! `cargo xtask accept`: the acceptance campaigns, with figures.
 
+mod plot;
+
 use crate::run::{cargo, step};
 use anyhow::{Result, ensure};
 use clap::Args;
+use std::path::PathBuf;
 use std::time::Instant;
-use tests::accept::{Size, exports, kills, pages};
+use tests::accept::{Size, exports, kills, pages, soak};
 use tests::daemon::Daemon;
 use types::PgMajor;
 
@@ -17,7 +20,7 @@ pub struct Arguments {
     /// Use the programs as they are
     #[arg(long)]
     no_build: bool,
-    /// Only this campaign: pages, exports or kills
+    /// Only this campaign: pages, exports, kills or soak (which is left out otherwise)
     #[arg(long)]
     only: Option<String>,
     /// pgbench scale
@@ -29,6 +32,15 @@ pub struct Arguments {
     /// How often the daemon is killed
     #[arg(long, default_value_t = 50)]
     kills: u32,
+    /// Moments that a soak retains and compares
+    #[arg(long, default_value_t = 10)]
+    moments: usize,
+    /// Where a soak draws its plot, with the figures beside it as CSV
+    #[arg(long, value_name = "FILE", default_value = "docs/soak.svg")]
+    plot: PathBuf,
+    /// Setting of the daemon; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
 }
 
 /// Runs the campaigns.
@@ -50,11 +62,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         .enable_all()
         .build()?;
     let mut wrong = 0u64;
+    let settings: Vec<&str> = arguments.settings.iter().map(String::as_str).collect();
     runtime.block_on(async {
         for major in majors {
             if wanted("pages") {
                 let started = Instant::now();
-                let daemon = Daemon::start(&[]).await?;
+                let daemon = Daemon::start(&settings).await?;
                 let o = pages::run(major, size, &daemon).await?;
                 println!(
                     "pages {major}: {} relation forks, {} pages and {} SLRU pages compared, {} mismatches; {} turns, {} MiB of WAL, lag {:.2} s; {:.0} s in all",
@@ -66,7 +79,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             }
             if wanted("exports") {
                 let started = Instant::now();
-                let daemon = Daemon::start(&[]).await?;
+                let daemon = Daemon::start(&settings).await?;
                 let o = exports::run(major, size, 5, &daemon).await?;
                 println!(
                     "exports {major}: {} moments, {} tables compared, {} differences, {} relations clean; {:.0} s in all",
@@ -82,7 +95,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 let kills = if lose_every == 0 { arguments.kills } else { 1 };
                 let lose_every = lose_every.min(kills);
                 let lose_every = if kills == 1 { 1 } else { lose_every };
-                let settings = ["tenant_config.checkpoint_distance=8388608"];
+                let mut settings = settings.clone();
+                settings.insert(0, "tenant_config.checkpoint_distance=8388608");
                 let o = kills::run(major, size, kills, lose_every, &settings).await?;
                 println!(
                     "kills {major}: {} kills, local data lost {} times, {} pages compared, {} mismatches, slowest start {:.2} s",
@@ -92,8 +106,58 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 wrong += o.report.mismatches;
             }
         }
+        if arguments.only.as_deref() == Some("soak") {
+            wrong += run_soak(arguments, size, &settings).await?;
+        }
         Ok::<_, anyhow::Error>(())
     })?;
     ensure!(wrong == 0, "{wrong} mismatches");
     Ok(())
+}
+
+/// Runs a soak, draws it, and returns the number of mismatches.
+async fn run_soak(arguments: &Arguments, size: Size, settings: &[&str]) -> Result<u64> {
+    let major = arguments
+        .major
+        .map_or(Ok(PgMajor::V17), PgMajor::try_from)?;
+    let scratch = tempfile::tempdir()?;
+    let o = soak::run(major, size, arguments.moments, settings, scratch.path()).await?;
+    let wal = o.samples.last().map_or(0, |s| s.wal);
+    println!(
+        "soak {major}: {} s of load, {} turns, {} MiB of WAL, {} reads at random LSNs; flushed {:.0} MiB, compaction wrote {:.0} MiB",
+        size.seconds,
+        o.turns,
+        wal >> 20,
+        o.reads,
+        o.written[0] / f64::from(1 << 20),
+        o.written[1] / f64::from(1 << 20),
+    );
+    let worst = |of: fn(&soak::Sample) -> f64| o.samples.iter().map(of).fold(0.0, f64::max);
+    println!(
+        "  most in any 5 s: {} deltas per read, {} layers per read, read {:.1} ms, {} L0 layers, {} layers, disk {:.0} MiB, memory {:.0} MiB",
+        worst(|s| s.deltas[2]),
+        worst(|s| s.visited[2]),
+        worst(|s| s.latency[2]),
+        worst(|s| s.l0 as f64),
+        worst(|s| s.layers as f64),
+        worst(|s| s.disk as f64) / f64::from(1 << 20),
+        worst(|s| s.memory as f64) / f64::from(1 << 20),
+    );
+    plot::draw(&o.samples, &arguments.plot)?;
+    println!("  plot in {}", arguments.plot.display());
+    let mut wrong = o.report.mismatches;
+    for (lsn, report) in &o.moments {
+        println!(
+            "  retained {lsn}: {} pages compared, {} mismatches",
+            report.blocks, report.mismatches
+        );
+        report.described.iter().for_each(|d| println!("    {d}"));
+        wrong += report.mismatches;
+    }
+    println!(
+        "  at the end: {} pages compared, {} mismatches",
+        o.report.blocks, o.report.mismatches
+    );
+    o.report.described.iter().for_each(|d| println!("    {d}"));
+    Ok(wrong)
 }

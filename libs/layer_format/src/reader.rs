@@ -337,6 +337,16 @@ impl DeltaLayer {
         }
     }
 
+    /// All entries from a key and LSN on, ascending.
+    pub fn entries_from(&self, key: Key, lsn: Lsn) -> DeltaEntries<'_> {
+        let bound = KeyBytes::of(&key.to_bytes(), &lsn.0.to_be_bytes());
+        DeltaEntries {
+            layer: &self.0,
+            cursor: self.0.index.seek(bound.as_slice()),
+            end: Key::MAX,
+        }
+    }
+
     /// The changes of a key below `before`, newest first, down to and including the one that
     /// needs nothing older.
     pub fn versions(&self, key: Key, before: Lsn) -> Versions<'_> {

@@ -16,6 +16,7 @@ pub const KNOWN_KEYS: &[&str] = &[
     "compaction_target_size",
     "compaction_threshold",
     "compaction_upper_limit",
+    "delta_chain_threshold",
     "eviction_policy",
     "evictions_low_residence_duration_metric_threshold",
     "gc_compaction_enabled",
@@ -53,6 +54,29 @@ pub struct TenantConf {
     pub checkpoint_distance: usize,
     /// The open layer is frozen at this age.
     pub checkpoint_timeout: Duration,
+    /// Number of L0 layers at which they are compacted.
+    pub compaction_threshold: usize,
+    /// Number of full L0 layers, of `checkpoint_distance` each, that one compaction takes at most.
+    pub compaction_upper_limit: usize,
+    /// Size that compacted layers are cut at, in bytes.
+    pub compaction_target_size: u64,
+    /// Pause between looks for images to make and layers to merge; zero switches compaction off.
+    pub compaction_period: Duration,
+    /// Number of compacted delta layers above one key at which they are merged or replaced by
+    /// images.
+    pub image_creation_threshold: usize,
+    /// Flushes wait for compaction at this number of L0 layers; zero switches this off.
+    pub l0_flush_stall_threshold: usize,
+    /// Most changes that a read replays: half of them from fresh data, half from compacted.
+    pub delta_chain_threshold: usize,
+    /// History kept, in bytes of WAL, if `pitr_interval` is zero.
+    pub gc_horizon: u64,
+    /// Pause between garbage collections; zero switches them off.
+    pub gc_period: Duration,
+    /// History kept, as a span of time.
+    pub pitr_interval: Duration,
+    /// How long a lease of an LSN lasts, and garbage collection waits after a start.
+    pub lsn_lease_length: Duration,
     /// Limit for opening a WAL connection and for silence on an open one.
     pub walreceiver_connect_timeout: Duration,
     overrides: Map<String, Value>,
@@ -63,6 +87,17 @@ impl Default for TenantConf {
         TenantConf {
             checkpoint_distance: 256 << 20,
             checkpoint_timeout: Duration::from_secs(600),
+            compaction_threshold: 10,
+            compaction_upper_limit: 10,
+            compaction_target_size: 128 << 20,
+            compaction_period: Duration::from_secs(20),
+            image_creation_threshold: 3,
+            l0_flush_stall_threshold: 30,
+            delta_chain_threshold: 128,
+            gc_horizon: 64 << 20,
+            gc_period: Duration::from_secs(3600),
+            pitr_interval: Duration::from_secs(7 * 24 * 3600),
+            lsn_lease_length: Duration::from_secs(600),
             walreceiver_connect_timeout: Duration::from_secs(10),
             overrides: Map::new(),
         }
@@ -102,6 +137,27 @@ impl TenantConf {
                 "checkpoint_distance" => {
                     conf.checkpoint_distance = size(key, value, 64 << 10, 4 << 30)?;
                 }
+                "compaction_threshold" => conf.compaction_threshold = count(key, value, 1)?,
+                "compaction_upper_limit" => conf.compaction_upper_limit = count(key, value, 1)?,
+                "compaction_target_size" => {
+                    conf.compaction_target_size = size(key, value, 64 << 10, 4 << 30)? as u64;
+                }
+                "compaction_period" => conf.compaction_period = duration(key, value)?,
+                "image_creation_threshold" => {
+                    conf.image_creation_threshold = count(key, value, 1)?;
+                }
+                "l0_flush_stall_threshold" => {
+                    conf.l0_flush_stall_threshold = count(key, value, 0)?;
+                }
+                "delta_chain_threshold" => conf.delta_chain_threshold = count(key, value, 2)?,
+                "gc_horizon" => {
+                    conf.gc_horizon = value
+                        .as_u64()
+                        .ok_or_else(|| bad(key, value, "a number of bytes"))?;
+                }
+                "gc_period" => conf.gc_period = duration(key, value)?,
+                "pitr_interval" => conf.pitr_interval = duration(key, value)?,
+                "lsn_lease_length" => conf.lsn_lease_length = duration(key, value)?,
                 "checkpoint_timeout" => conf.checkpoint_timeout = duration(key, value)?,
                 "walreceiver_connect_timeout" => {
                     conf.walreceiver_connect_timeout = duration(key, value)?;
@@ -133,6 +189,14 @@ fn size(key: &str, value: &Value, min: u64, max: u64) -> Result<usize, Error> {
         .filter(|n| (min..=max).contains(n))
         .and_then(|n| usize::try_from(n).ok())
         .ok_or_else(|| bad(key, value, "a number of bytes between 64 KiB and 4 GiB"))
+}
+
+fn count(key: &str, value: &Value, min: u64) -> Result<usize, Error> {
+    value
+        .as_u64()
+        .filter(|n| (min..=1_000_000).contains(n))
+        .and_then(|n| usize::try_from(n).ok())
+        .ok_or_else(|| bad(key, value, "a number in the range of this setting"))
 }
 
 fn duration(key: &str, value: &Value) -> Result<Duration, Error> {

@@ -2,7 +2,8 @@
 //! timer. No task belongs to a tenant.
 
 use super::timeline::{State, Timeline};
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
@@ -13,6 +14,8 @@ use types::{TenantShardId, TimelineId};
 
 /// Flushes that run at once.
 const FLUSH_WORKERS: usize = 2;
+/// Compactions that run at once.
+const COMPACTION_WORKERS: usize = 1;
 /// Uploads that run at once.
 const UPLOAD_WORKERS: usize = 8;
 /// Pause after the first failure of a job; doubles up to [`MAX_BACKOFF`].
@@ -29,6 +32,8 @@ pub enum Job {
     Flush(Arc<Timeline>),
     /// Upload new layers and the index.
     Upload(Arc<Timeline>),
+    /// Compact layers and collect garbage.
+    Compact(Arc<Timeline>),
 }
 
 /// Handle to the queue.
@@ -41,13 +46,12 @@ pub struct Jobs {
 #[derive(Debug)]
 pub struct Runner {
     queue: mpsc::UnboundedReceiver<Job>,
-    jobs: Jobs,
 }
 
 /// Timelines that the timer looks at.
 #[derive(Debug, Default)]
 pub struct Registry {
-    timelines: parking_lot::Mutex<HashMap<(TenantShardId, TimelineId), Weak<Timeline>>>,
+    timelines: parking_lot::Mutex<BTreeMap<(TenantShardId, TimelineId), Weak<Timeline>>>,
 }
 
 impl Registry {
@@ -67,11 +71,10 @@ impl Registry {
 }
 
 impl Jobs {
-    /// A queue and its runner. The queue holds at most two jobs per timeline.
+    /// A queue and its runner. The queue holds at most three jobs per timeline.
     pub fn new() -> (Jobs, Runner) {
         let (tx, queue) = mpsc::unbounded_channel();
-        let jobs = Jobs { queue: tx };
-        (jobs.clone(), Runner { queue, jobs })
+        (Jobs { queue: tx }, Runner { queue })
     }
 
     /// Queues a job; dropped when the runner has stopped.
@@ -81,37 +84,97 @@ impl Jobs {
     }
 }
 
+/// Compactions that wait for a worker.
+#[derive(Debug, Default)]
+struct Compactions {
+    waiting: VecDeque<Arc<Timeline>>,
+    running: usize,
+}
+
+impl Compactions {
+    /// The next one: most L0 layers first, as each slows down every read; else who waits longest.
+    fn next(&mut self) -> Option<Arc<Timeline>> {
+        if self.running >= COMPACTION_WORKERS {
+            return None;
+        }
+        let debt = |t: &Arc<Timeline>| {
+            if t.wants_l0_compaction() {
+                t.l0_count()
+            } else {
+                0
+            }
+        };
+        let (at, _) = self
+            .waiting
+            .iter()
+            .enumerate()
+            .max_by_key(|(at, t)| (debt(t), Reverse(*at)))?;
+        let timeline = self.waiting.remove(at)?;
+        self.running += 1;
+        Some(timeline)
+    }
+}
+
 impl Runner {
     /// Runs jobs until cancelled, then waits for those under way.
     pub async fn run(mut self, registry: Arc<Registry>, cancel: CancellationToken) {
         let tracker = TaskTracker::new();
         let flushes = Arc::new(Semaphore::new(FLUSH_WORKERS));
         let uploads = Arc::new(Semaphore::new(UPLOAD_WORKERS));
+        let mut compactions = Compactions::default();
+        let (compacted, mut done) = mpsc::unbounded_channel();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
+            let job = tokio::select! {
+                biased;
                 () = cancel.cancelled() => break,
-                _ = tick.tick() => look_around(&registry).await,
+                Some(()) = done.recv() => {
+                    compactions.running -= 1;
+                    None
+                }
+                _ = tick.tick() => {
+                    look_around(&registry).await;
+                    None
+                }
                 job = self.queue.recv() => match job {
                     None => break,
-                    Some(job) => {
-                        let workers = match &job {
-                            Job::Flush(_) => &flushes,
-                            Job::Upload(_) => &uploads,
-                        };
-                        let workers = Arc::clone(workers);
-                        let (jobs, cancel) = (self.jobs.clone(), cancel.clone());
-                        tracker.spawn(async move {
-                            if let Ok(_permit) = workers.acquire().await {
-                                tokio::select! {
-                                    () = run_to_success(job, &jobs) => {}
-                                    () = cancel.cancelled() => {}
-                                }
-                            }
-                        });
-                    }
+                    some => some,
                 }
+            };
+            let workers = match &job {
+                Some(Job::Flush(_)) => Some(&flushes),
+                Some(Job::Upload(_)) => Some(&uploads),
+                Some(Job::Compact(_)) | None => None,
+            };
+            match (job, workers) {
+                (Some(Job::Compact(timeline)), _) => compactions.waiting.push_back(timeline),
+                (Some(job), Some(workers)) => {
+                    let workers = Arc::clone(workers);
+                    let cancel = cancel.clone();
+                    tracker.spawn(async move {
+                        if let Ok(_permit) = workers.acquire().await {
+                            tokio::select! {
+                                biased;
+                                () = cancel.cancelled() => {}
+                                () = run_to_success(job) => {}
+                            }
+                        }
+                    });
+                }
+                _ => {}
+            }
+            while let Some(timeline) = compactions.next() {
+                let (compacted, cancel) = (compacted.clone(), cancel.clone());
+                tracker.spawn(async move {
+                    tokio::select! {
+                        biased;
+                        () = cancel.cancelled() => {}
+                        () = compact(&timeline) => {}
+                    }
+                    // Nobody listens any more during shutdown.
+                    let _ = compacted.send(());
+                });
             }
         }
         tracker.close();
@@ -120,12 +183,26 @@ impl Runner {
     }
 }
 
-async fn run_to_success(job: Job, _jobs: &Jobs) {
+/// One round. A failure is reported and tried again after a while, other timelines going first.
+async fn compact(timeline: &Arc<Timeline>) {
+    let Err(e) = timeline.maintain().await else {
+        return;
+    };
+    if timeline.cancel.is_cancelled() {
+        return;
+    }
+    timeline.shared().metrics.job_failed("compaction");
+    warn!(tenant = %timeline.tenant, timeline = %timeline.id, "compaction failed, next try within the compaction period: {e}");
+    tokio::time::sleep(FIRST_BACKOFF).await;
+}
+
+async fn run_to_success(job: Job) {
     let mut backoff = FIRST_BACKOFF;
     loop {
         let (timeline, what, result) = match &job {
-            Job::Flush(t) => (t, "flush", t.flush_frozen().await),
+            Job::Flush(t) => (t, "flush", t.flush_when_compacted().await),
             Job::Upload(t) => (t, "upload", t.upload().await),
+            Job::Compact(t) => (t, "compaction", t.maintain().await),
         };
         match result {
             Ok(()) => return,
@@ -143,8 +220,9 @@ async fn run_to_success(job: Job, _jobs: &Jobs) {
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(backoff) => {}
+            biased;
             () = timeline.cancel.cancelled() => return,
+            () = tokio::time::sleep(backoff) => {}
         }
         backoff = (backoff * 2).min(MAX_BACKOFF);
     }

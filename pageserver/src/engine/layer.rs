@@ -36,6 +36,15 @@ pub enum Found {
     Absent,
 }
 
+/// A run of values of a delta layer.
+#[derive(Debug, Default)]
+pub struct Chunk {
+    /// In (key, LSN) order.
+    pub values: Vec<(Key, Stored)>,
+    /// Where the next run begins; `None` at the end.
+    pub next: Option<(Key, Lsn)>,
+}
+
 #[derive(Debug)]
 struct Opened {
     file: Arc<dyn ReadFile>,
@@ -214,25 +223,120 @@ impl Layer {
 
     /// Reads, verifies and decodes one blob.
     fn read(&self, opened: &Opened, extent: Extent) -> Result<Bytes> {
+        let (blocks, bytes) = self.read_blocks(opened, extent)?;
+        self.decode(&bytes, blocks, extent)
+    }
+
+    fn failed(&self, extent: Extent, e: &dyn std::fmt::Display) -> Error {
+        let text = format!("blob at offset {:#x}: {e}", extent.offset);
+        Error::layer(self.local_path(), std::io::Error::other(text))
+    }
+
+    /// Reads and verifies the whole blocks that hold an extent.
+    fn read_blocks(&self, opened: &Opened, extent: Extent) -> Result<(Extent, Bytes)> {
         let blocks = extent.blocks();
-        let failed = |e: &dyn std::fmt::Display| {
-            let text = format!("blob at offset {:#x}: {e}", extent.offset);
-            Error::layer(self.local_path(), std::io::Error::other(text))
-        };
-        let len = usize::try_from(blocks.len).map_err(|e| failed(&e))?;
+        let len = usize::try_from(blocks.len).map_err(|e| self.failed(extent, &e))?;
         let mut buf = vec![0u8; len];
         opened.file.read_exact_at(&mut buf, blocks.offset)?;
         if let Some(sums) = opened.content.checksums() {
-            let first = u32::try_from(blocks.offset / PAGE_SIZE as u64).map_err(|e| failed(&e))?;
-            sums.verify_run(first, &buf).map_err(|e| failed(&e))?;
+            let first = u32::try_from(blocks.offset / PAGE_SIZE as u64)
+                .map_err(|e| self.failed(extent, &e))?;
+            sums.verify_run(first, &buf)
+                .map_err(|e| self.failed(extent, &e))?;
         }
-        let start = usize::try_from(extent.offset - blocks.offset).map_err(|e| failed(&e))?;
-        let end = start + usize::try_from(extent.len).map_err(|e| failed(&e))?;
-        let buf = Bytes::from(buf);
-        if end > buf.len() {
-            return Err(failed(&"extent beyond its blocks"));
+        Ok((blocks, Bytes::from(buf)))
+    }
+
+    /// Decodes a blob out of the blocks around it.
+    fn decode(&self, bytes: &Bytes, blocks: Extent, extent: Extent) -> Result<Bytes> {
+        let place = || {
+            let start = usize::try_from(extent.offset.checked_sub(blocks.offset)?).ok()?;
+            let end = start.checked_add(usize::try_from(extent.len).ok()?)?;
+            (end <= bytes.len()).then_some(start..end)
+        };
+        let place = place().ok_or_else(|| self.failed(extent, &"extent beyond its blocks"))?;
+        blob::decode(&bytes.slice(place)).map_err(|e| self.failed(extent, &e))
+    }
+
+    /// Number of values of `key` with LSN in `lsns` that a read would collect, without reading
+    /// them.
+    pub async fn count(
+        &self,
+        shared: &Shared,
+        key: &Key,
+        lsns: Range<Lsn>,
+    ) -> Result<(usize, Found)> {
+        let opened = self.open(shared).await?;
+        Ok(match &opened.content {
+            layer_format::Layer::Image(image) if image.get(*key).is_some() => (0, Found::Complete),
+            layer_format::Layer::Image(_) => (0, Found::Absent),
+            layer_format::Layer::Delta(delta) => {
+                let mut n = 0;
+                for version in delta.versions(*key, lsns.end) {
+                    if version.lsn < lsns.start {
+                        break;
+                    }
+                    if version.will_init {
+                        return Ok((n, Found::Complete));
+                    }
+                    n += 1;
+                }
+                (n, Found::Incomplete)
+            }
+        })
+    }
+
+    /// The values of a delta layer from `from` on in (key, LSN) order, about `budget` bytes of
+    /// them, with the key and LSN to go on from.
+    pub async fn scan(&self, shared: &Shared, from: (Key, Lsn), budget: usize) -> Result<Chunk> {
+        let opened = self.open(shared).await?;
+        match shared.env.blocking(|| self.read_run(&opened, from, budget)) {
+            Err(e @ Error::Layer { .. }) => {
+                self.put_aside(shared, &e).await?;
+                let opened = self.open(shared).await?;
+                shared.env.blocking(|| self.read_run(&opened, from, budget))
+            }
+            other => other,
         }
-        blob::decode(&buf.slice(start..end)).map_err(|e| failed(&e))
+    }
+
+    fn read_run(&self, opened: &Opened, from: (Key, Lsn), budget: usize) -> Result<Chunk> {
+        let layer_format::Layer::Delta(delta) = &opened.content else {
+            return Err(Error::Internal(format!("{}: not a delta layer", self.name)));
+        };
+        let mut entries = Vec::new();
+        let mut run: Option<Extent> = None;
+        let mut next = None;
+        for entry in delta.entries_from(from.0, from.1) {
+            // Blobs follow each other in the order of the index.
+            let grown = Extent {
+                offset: run.map_or(entry.extent.offset, |r| r.offset),
+                len: run.map_or(0, |r| r.len) + entry.extent.len,
+            };
+            if run.is_some() && grown.len > budget as u64 {
+                next = Some((entry.key, entry.lsn));
+                break;
+            }
+            run = Some(grown);
+            entries.push(entry);
+        }
+        let Some(run) = run else {
+            return Ok(Chunk::default());
+        };
+        let (blocks, bytes) = self.read_blocks(opened, run)?;
+        let mut values = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let bytes = self.decode(&bytes, blocks, entry.extent)?;
+            values.push((
+                entry.key,
+                Stored {
+                    lsn: entry.lsn,
+                    will_init: entry.will_init,
+                    bytes,
+                },
+            ));
+        }
+        Ok(Chunk { values, next })
     }
 
     /// Keys of a range that have an entry, ascending, at most `limit`.

@@ -6,6 +6,7 @@
 
 use super::layer::Layer;
 use super::memory;
+use super::timeline::Position;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use types::{Key, KeyRange, Lsn};
@@ -89,6 +90,15 @@ impl Coverage {
     }
 }
 
+/// The compacted layers of a stretch of keys, each kind by ascending start LSN.
+#[derive(Debug, Clone, Copy)]
+pub struct Stretch<'a> {
+    /// Delta layers.
+    pub deltas: &'a [Arc<Layer>],
+    /// Image layers.
+    pub images: &'a [Arc<Layer>],
+}
+
 /// A layer of either kind.
 #[derive(Debug, Clone)]
 pub enum Source {
@@ -115,11 +125,12 @@ pub struct LayerMap {
     files: Arc<BTreeMap<String, Arc<Layer>>>,
     l0: Arc<Stack>,
     coverage: Arc<Coverage>,
+    disk: Position,
 }
 
 impl LayerMap {
-    /// A map of persistent layers only.
-    pub fn new(layers: impl IntoIterator<Item = Arc<Layer>>) -> Self {
+    /// A map of persistent layers only; see [`LayerMap::disk`].
+    pub fn new(layers: impl IntoIterator<Item = Arc<Layer>>, disk: Position) -> Self {
         let files: BTreeMap<String, Arc<Layer>> = layers
             .into_iter()
             .map(|l| (l.name().to_string(), l))
@@ -132,6 +143,21 @@ impl LayerMap {
             files: Arc::new(files),
             l0: Arc::new(l0),
             coverage: Arc::new(coverage),
+            disk,
+        }
+    }
+
+    /// Everything at or below is in the map's files, and no file holds anything newer. Part of the
+    /// snapshot, so that an index names exactly the layers its position speaks of.
+    pub fn disk(&self) -> Position {
+        self.disk
+    }
+
+    /// The same map, complete up to `disk`.
+    pub fn with_disk(&self, disk: Position) -> Self {
+        LayerMap {
+            disk,
+            ..self.clone()
         }
     }
 
@@ -150,6 +176,11 @@ impl LayerMap {
         self.files.values()
     }
 
+    /// True if a persistent layer has this name.
+    pub fn has_file(&self, name: &str) -> bool {
+        self.files.contains_key(name)
+    }
+
     /// Number of persistent layers.
     pub fn file_count(&self) -> usize {
         self.files.len()
@@ -158,6 +189,38 @@ impl LayerMap {
     /// Number of L0 layers.
     pub fn l0_count(&self) -> usize {
         self.l0.layers.len()
+    }
+
+    /// L0 layers by ascending LSN.
+    pub fn l0(&self) -> &[Arc<Layer>] {
+        &self.l0.layers
+    }
+
+    /// Keys at which the set of compacted layers changes, ascending.
+    pub fn boundaries(&self) -> impl Iterator<Item = Key> {
+        self.coverage.starts.iter().copied()
+    }
+
+    /// The compacted layers that cover `key`, and with it all keys up to the next boundary.
+    pub fn stretch(&self, key: &Key) -> Stretch<'_> {
+        let segment = self.coverage.segment(key);
+        Stretch {
+            deltas: segment.map_or(&[], |s| &s.deltas.layers),
+            images: segment.map_or(&[], |s| &s.images.layers),
+        }
+    }
+
+    /// True if every key of a range is in some image at an LSN from `from` to `to`, both included.
+    pub fn image_exists(&self, keys: &KeyRange, from: Lsn, to: Lsn) -> bool {
+        let inside = |key: &Key| {
+            let images = self.stretch(key).images;
+            let first = images.partition_point(|i| i.lsns().start < from);
+            images.get(first).is_some_and(|i| i.lsns().start <= to)
+        };
+        let starts = &self.coverage.starts;
+        let first = starts.partition_point(|s| *s <= keys.start);
+        let later = starts.get(first..).unwrap_or_default();
+        inside(&keys.start) && later.iter().take_while(|s| **s < keys.end).all(inside)
     }
 
     /// The same map with another open layer.
@@ -175,13 +238,16 @@ impl LayerMap {
         next
     }
 
-    /// The same map with the oldest frozen layer replaced by its file, if it made one.
-    pub fn with_flushed(&self, flushed: &Arc<memory::Layer>, layer: Option<Arc<Layer>>) -> Self {
-        let mut next = match layer {
-            Some(layer) => self.with_files([layer], &[]),
-            None => self.clone(),
-        };
+    /// The same map with the oldest frozen layer replaced by its file, complete up to `disk`.
+    pub fn with_flushed(
+        &self,
+        flushed: &Arc<memory::Layer>,
+        layer: Arc<Layer>,
+        disk: Position,
+    ) -> Self {
+        let mut next = self.with_files([layer], &[]);
         next.frozen.retain(|f| !Arc::ptr_eq(f, flushed));
+        next.disk = disk;
         next
     }
 

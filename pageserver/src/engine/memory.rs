@@ -188,6 +188,46 @@ impl Layer {
         false
     }
 
+    /// Number of values that [`Layer::collect`] would append before one that needs nothing older,
+    /// and whether it would meet such a one.
+    pub fn count(&self, key: &Key, lsns: Range<Lsn>) -> (usize, bool) {
+        let inner = self.inner.read();
+        let mut n = 0;
+        for slot in inner.index.get(key).into_iter().flatten().rev() {
+            if slot.lsn >= lsns.end {
+                continue;
+            }
+            if slot.lsn < lsns.start {
+                break;
+            }
+            if slot.will_init {
+                return (n, true);
+            }
+            n += 1;
+        }
+        (n, false)
+    }
+
+    /// Replaces the value at exactly `lsn` by one that means the same. False if there is none.
+    pub fn replace(&self, key: &Key, value: &Stored) -> bool {
+        let mut guard = self.inner.write();
+        let inner = &mut *guard;
+        let Ok(len) = u32::try_from(value.bytes.len()) else {
+            return false;
+        };
+        let slots = inner.index.get_mut(key);
+        let Some(slot) = slots.and_then(|s| s.iter_mut().rev().find(|s| s.lsn == value.lsn)) else {
+            return false;
+        };
+        slot.chunk = inner.chunks.len() as u32;
+        slot.offset = 0;
+        slot.len = len;
+        slot.will_init = value.will_init;
+        inner.bytes += value.bytes.len();
+        inner.chunks.push(value.bytes.clone());
+        true
+    }
+
     /// Keys in `[start, end)` that have a value with LSN in `lsns`, ascending, at most `limit`.
     pub fn keys(&self, keys: Range<Key>, lsns: Range<Lsn>, limit: usize) -> Vec<Key> {
         let inner = self.inner.read();

@@ -1,7 +1,8 @@
 //! Counters of the engine. Handles are held, never looked up, on hot paths; no label has a
 //! per-tenant value.
 
-use super::timeline::ReadStats;
+use super::timeline::compaction::Outcome;
+use super::timeline::{Collected, ReadStats};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -28,6 +29,14 @@ pub struct Metrics {
     downloaded_bytes: Counter,
     checksum_failures: Counter,
     failures: Family<JobLabel, Counter>,
+    compactions: Counter,
+    compacted_bytes: Counter,
+    images_created: Counter,
+    layers_merged: Counter,
+    collected_layers: Counter,
+    collected_bytes: Counter,
+    /// Pages put into chains of changes that grew long.
+    pub pages_materialized: Counter,
     /// WAL records ingested.
     pub wal_records: Counter,
     /// WAL bytes ingested.
@@ -64,6 +73,13 @@ impl Metrics {
             downloaded_bytes: Counter::default(),
             checksum_failures: Counter::default(),
             failures: Family::default(),
+            compactions: Counter::default(),
+            compacted_bytes: Counter::default(),
+            images_created: Counter::default(),
+            layers_merged: Counter::default(),
+            collected_layers: Counter::default(),
+            collected_bytes: Counter::default(),
+            pages_materialized: Counter::default(),
             wal_records: Counter::default(),
             wal_bytes: Counter::default(),
             unflushed_bytes: Gauge::default(),
@@ -119,6 +135,43 @@ impl Metrics {
             "Background jobs that failed and will be tried again",
             m.failures.clone(),
         );
+        r.register(
+            "compactions",
+            "Rounds of compaction that changed something",
+            m.compactions.clone(),
+        );
+        r.register_with_unit(
+            "compacted",
+            "Bytes of layers written by compaction, images included",
+            Unit::Bytes,
+            m.compacted_bytes.clone(),
+        );
+        r.register(
+            "images_created",
+            "Image layers made by compaction",
+            m.images_created.clone(),
+        );
+        r.register(
+            "layers_merged",
+            "Delta layers replaced by compaction",
+            m.layers_merged.clone(),
+        );
+        r.register(
+            "collected_layers",
+            "Layers removed by garbage collection",
+            m.collected_layers.clone(),
+        );
+        r.register_with_unit(
+            "collected",
+            "Bytes of layers removed by garbage collection",
+            Unit::Bytes,
+            m.collected_bytes.clone(),
+        );
+        r.register(
+            "pages_materialized",
+            "Pages put into chains of changes that grew long",
+            m.pages_materialized.clone(),
+        );
         r.register("wal_records", "WAL records ingested", m.wal_records.clone());
         r.register_with_unit("wal", "WAL ingested", Unit::Bytes, m.wal_bytes.clone());
         r.register_with_unit(
@@ -161,6 +214,21 @@ impl Metrics {
     pub fn downloaded(&self, bytes: u64) {
         self.downloads.inc();
         self.downloaded_bytes.inc_by(bytes);
+    }
+
+    /// Counts a round of compaction.
+    pub fn compacted(&self, outcome: &Outcome) {
+        self.compactions.inc();
+        self.compacted_bytes.inc_by(outcome.bytes);
+        self.images_created.inc_by(outcome.images as u64);
+        self.layers_merged
+            .inc_by((outcome.l0 + outcome.merged) as u64);
+    }
+
+    /// Counts a garbage collection.
+    pub fn collected(&self, collected: &Collected) {
+        self.collected_layers.inc_by(collected.removed as u64);
+        self.collected_bytes.inc_by(collected.removed_bytes);
     }
 
     /// Counts a failed verification.

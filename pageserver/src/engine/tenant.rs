@@ -3,7 +3,6 @@
 use super::error::{Error, Result};
 use super::generation::Record;
 use super::layer::Layer;
-use super::layer_map::LayerMap;
 use super::shared::Shared;
 use super::timeline::{Parts, State, Timeline};
 use bucket::Kind as BucketKind;
@@ -103,6 +102,13 @@ impl Tenant {
                 }
             }
         }
+        let branches: Vec<(TimelineId, Lsn, TimelineId)> = indexes
+            .iter()
+            .filter_map(|(id, i)| {
+                let ancestor = i.metadata.ancestor_timeline?;
+                Some((*id, i.metadata.ancestor_lsn, ancestor))
+            })
+            .collect();
         // Ancestors first; what has no loadable ancestor is left over.
         for _ in 0..MAX_DEPTH {
             let ready: Vec<TimelineId> = indexes
@@ -123,6 +129,12 @@ impl Tenant {
                 {
                     warn!(tenant = %self.id, timeline = %id, "cannot be loaded: {e}");
                 }
+            }
+        }
+        for (id, at, ancestor) in branches {
+            // Whether it could be loaded or not: its history is not to be collected.
+            if let Ok(ancestor) = self.timeline(ancestor) {
+                ancestor.retention().restore_branch(id, at);
             }
         }
         for (id, index) in indexes {
@@ -206,10 +218,9 @@ impl Tenant {
         let mut known = HashSet::new();
         for (name, entry) in &index.layer_metadata {
             if name.is_future(meta.disk_consistent_lsn) {
-                return Err(Error::Internal(format!(
-                    "layer {name} is newer than the index, which ends at {}",
-                    meta.disk_consistent_lsn
-                )));
+                // WAL above the index is ingested again, under this generation's names.
+                warn!(tenant = %self.id, timeline = %id, layer = %name, end = %meta.disk_consistent_lsn, "newer than the index that names it, left out");
+                continue;
             }
             let layer = Layer::known(self.id, id, &dir, name.clone(), *entry);
             let file = layer.local_name();
@@ -234,7 +245,7 @@ impl Tenant {
                 ancestor,
                 generation: self.generation,
                 index,
-                map: LayerMap::new(layers),
+                layers,
                 state: State::Active,
             },
         );
@@ -341,14 +352,32 @@ impl Tenant {
         let at = request
             .at
             .map_or_else(|| ancestor.last_record_lsn(), Lsn::align);
+        let now = self.shared.env.clock.wall();
         let oldest = ancestor.gc_cutoff().max(ancestor.ancestor_lsn());
-        if at < oldest {
+        // From here on garbage collection knows of the branch.
+        let retained = at >= ancestor.ancestor_lsn()
+            && ancestor.retention().add_branch(request.id, at, now).is_ok();
+        if !retained {
             return Err(Error::NotAcceptable(format!(
                 "cannot branch timeline {}/{} at LSN {at}: history is kept from {oldest} on",
                 self.id, ancestor.id
             )));
         }
-        ancestor.wait_lsn(at, BRANCH_WAIT).await?;
+        if let Err(e) = ancestor.wait_lsn(at, BRANCH_WAIT).await {
+            ancestor.retention().remove_branch(request.id);
+            return Err(e);
+        }
+        // If this fails, the bucket may know of the branch all the same: its history stays held
+        // until the next load tells.
+        self.make_branch(&ancestor, request.id, at).await
+    }
+
+    async fn make_branch(
+        self: &Arc<Self>,
+        ancestor: &Arc<Timeline>,
+        id: TimelineId,
+        at: Lsn,
+    ) -> Result<Arc<Timeline>> {
         let position = ancestor.position();
         let mut index = IndexPart::new(Metadata {
             disk_consistent_lsn: at,
@@ -368,9 +397,9 @@ impl Tenant {
             ..v
         });
         let version = ancestor.version;
-        let origin = Some((Arc::clone(&ancestor), at));
+        let origin = Some((Arc::clone(ancestor), at));
         let branch = self
-            .start(request.id, version, origin, index, State::Active)
+            .start(id, version, origin, index, State::Active)
             .await?;
         // The branch is as durable as the ancestor is up to the branch point: see to that soon.
         if ancestor.remote_consistent_lsn() < at {
@@ -411,7 +440,7 @@ impl Tenant {
                 ancestor,
                 generation: self.generation,
                 index,
-                map: LayerMap::default(),
+                layers: Vec::new(),
                 state,
             },
         );
@@ -446,7 +475,11 @@ impl Tenant {
         timeline.stop();
         self.timelines.write().remove(&id);
         self.shared.metrics.timelines.dec();
-        self.remove_timeline_data(id).await
+        self.remove_timeline_data(id).await?;
+        if let Some((ancestor, _)) = &timeline.ancestor {
+            ancestor.retention().remove_branch(id);
+        }
+        Ok(())
     }
 
     /// Removes what is left of a timeline in the bucket and on disk.

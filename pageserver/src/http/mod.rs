@@ -6,6 +6,7 @@
 
 mod error;
 mod imports;
+mod maintenance;
 mod tenant;
 mod timeline;
 
@@ -145,7 +146,10 @@ pub fn router(state: State) -> Router {
             &format!("{tl}/get_timestamp_of_lsn"),
             get(timeline::timestamp_of_lsn),
         )
-        .route(&format!("{tl}/checkpoint"), put(timeline::checkpoint))
+        .route(&format!("{tl}/checkpoint"), put(maintenance::checkpoint))
+        .route(&format!("{tl}/compact"), put(maintenance::compact))
+        .route(&format!("{tl}/do_gc"), put(maintenance::collect))
+        .route(&format!("{tl}/lsn_lease"), post(maintenance::lease))
         .route(&format!("{tl}/layer"), get(timeline::layers))
         .route("/v1/import", post(imports::create))
         .route(

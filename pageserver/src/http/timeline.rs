@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 use tracing::warn;
 use types::{Lsn, TenantShardId, TimelineId};
 
-type Params = HashMap<String, String>;
+pub(super) type Params = HashMap<String, String>;
 
 /// Seconds from 1970 to 2000, the epoch of Postgres timestamps.
 const POSTGRES_EPOCH: u64 = 946_684_800;
@@ -38,7 +38,7 @@ pub(super) fn joined<T>(r: Result<T, tokio::task::JoinError>) -> ApiResult<T> {
     })
 }
 
-fn flag(params: &Params, key: &str, default: bool) -> ApiResult<bool> {
+pub(super) fn flag(params: &Params, key: &str, default: bool) -> ApiResult<bool> {
     match params.get(key).map(String::as_str) {
         None => Ok(default),
         Some("" | "1" | "true") => Ok(true),
@@ -111,7 +111,11 @@ async fn info(tenant: &Tenant, timeline: &Timeline, exact: bool) -> ApiResult<Ti
     })
 }
 
-fn find(state: &State, tenant: &str, timeline: &str) -> ApiResult<(Arc<Tenant>, Arc<Timeline>)> {
+pub(super) fn find(
+    state: &State,
+    tenant: &str,
+    timeline: &str,
+) -> ApiResult<(Arc<Tenant>, Arc<Timeline>)> {
     let tenant: TenantShardId = id("tenant_shard_id", tenant)?;
     let timeline: TimelineId = id("timeline_id", timeline)?;
     let tenant = state.engine.tenant(tenant)?;
@@ -272,7 +276,7 @@ pub async fn timestamp_of_lsn(
         Ok(n) => Lsn(n),
         Err(_) => id("lsn", text)?,
     };
-    timeline.check_readable(lsn)?;
+    let _pin = timeline.pin_readable(lsn)?;
     match timeline.timestamp_of_lsn(lsn).await? {
         Some(us) => Ok(Json(humantime::format_rfc3339(unix_time(us)).to_string())),
         None => Err(ApiError::new(
@@ -300,25 +304,6 @@ fn unix_time(postgres: i64) -> SystemTime {
         epoch.checked_sub(span)
     };
     time.unwrap_or(SystemTime::UNIX_EPOCH)
-}
-
-/// `PUT …/checkpoint`.
-pub async fn checkpoint(
-    Extract(state): Extract<State>,
-    Path((tenant, timeline)): Path<(String, String)>,
-    Query(params): Query<Params>,
-) -> ApiResult<Json<Value>> {
-    let upload = flag(&params, "wait_until_uploaded", false)?;
-    let (_, timeline) = find(&state, &tenant, &timeline)?;
-    let task = tokio::spawn(async move {
-        if upload {
-            timeline.checkpoint().await
-        } else {
-            timeline.freeze_and_flush().await
-        }
-    });
-    joined(task.await)??;
-    Ok(Json(Value::Null))
 }
 
 /// `GET …/layer`.

@@ -2,6 +2,7 @@
 
 use super::stream::Stream;
 use crate::backup;
+use crate::engine::timeline::Pin;
 use crate::engine::{Engine, Error as EngineError, ErrorKind, Timeline};
 use page_protocol::Error;
 use page_protocol::command::{BaseBackup, FullBackup, LeaseLsn, PageStream};
@@ -38,22 +39,21 @@ impl Service {
         Ok(timeline)
     }
 
-    /// The LSN a backup is taken at, once it was ingested.
-    async fn backup_lsn(&self, timeline: &Timeline, lsn: Option<Lsn>) -> Result<Lsn, Error> {
+    /// The LSN a backup is taken at, once it was ingested; readable as long as the pin is held.
+    async fn backup_lsn(&self, timeline: &Timeline, lsn: Option<Lsn>) -> Result<Pin, Error> {
         let Some(lsn) = lsn else {
-            return Ok(timeline.last_record_lsn());
+            return timeline.pin(timeline.last_record_lsn()).map_err(failure);
         };
         timeline
             .wait_lsn(lsn, self.wait_limit)
             .await
             .map_err(failure)?;
-        let cutoff = timeline.gc_cutoff();
-        if lsn < cutoff {
-            return Err(Error::internal(format!(
-                "invalid basebackup lsn: LSN {lsn} is earlier than latest GC cutoff {cutoff}"
-            )));
-        }
-        Ok(lsn)
+        timeline.pin(lsn).map_err(|e| match e {
+            EngineError::BelowCutoff { requested, cutoff } => Error::internal(format!(
+                "invalid basebackup lsn: LSN {requested} is earlier than latest GC cutoff {cutoff}"
+            )),
+            other => failure(other),
+        })
     }
 }
 
@@ -99,7 +99,7 @@ impl Handler for Service {
         out: &mut CopyOut<'_>,
     ) -> Result<(), Error> {
         let timeline = self.timeline(command.tenant, command.timeline)?;
-        let lsn = self.backup_lsn(&timeline, command.lsn).await?;
+        let pin = self.backup_lsn(&timeline, command.lsn).await?;
         out.begin().await?;
         let options = backup::Options {
             contents: backup::Contents::Compute {
@@ -108,7 +108,7 @@ impl Handler for Service {
             gzip: command.gzip,
             prev_lsn: None,
         };
-        backup::write(&timeline, lsn, &options, out).await
+        backup::write(&timeline, pin.lsn(), &options, out).await
     }
 
     async fn full_backup(
@@ -118,25 +118,24 @@ impl Handler for Service {
         out: &mut CopyOut<'_>,
     ) -> Result<(), Error> {
         let timeline = self.timeline(command.tenant, command.timeline)?;
-        let lsn = self.backup_lsn(&timeline, command.lsn).await?;
+        let pin = self.backup_lsn(&timeline, command.lsn).await?;
         out.begin().await?;
         let options = backup::Options {
             contents: backup::Contents::Full,
             gzip: false,
             prev_lsn: command.prev_lsn,
         };
-        backup::write(&timeline, lsn, &options, out).await
+        backup::write(&timeline, pin.lsn(), &options, out).await
     }
 
     async fn lease_lsn(&self, _: &(), command: &LeaseLsn) -> Result<Option<u64>, Error> {
         let found = self.engine.timeline(command.tenant, command.timeline);
         let timeline = found.map_err(|e| Error::NotFound(e.to_string()))?;
-        if command.lsn < timeline.gc_cutoff() || command.lsn > timeline.last_record_lsn() {
-            return Ok(None);
+        let length = timeline.shared().conf.load().lsn_lease_length;
+        match timeline.lease(command.lsn, length) {
+            Ok(until) => Ok(u64::try_from(until.as_millis()).ok()),
+            Err(EngineError::BelowCutoff { .. } | EngineError::BadRequest(_)) => Ok(None),
+            Err(e) => Err(failure(e)),
         }
-        // Nothing is collected yet, so a lease needs no record to hold.
-        const LEASE: Duration = Duration::from_secs(600);
-        let until = self.engine.env().clock.wall() + LEASE;
-        Ok(u64::try_from(until.as_millis()).ok())
     }
 }

@@ -1,6 +1,7 @@
 //! A pagestream: requests for pages, sizes and SLRU segments, answered in order.
 
 use super::handler::failure;
+use crate::engine::timeline::Pin;
 use crate::engine::{Engine, Error as EngineError, ErrorKind, Timeline};
 use page_protocol::Error;
 use page_protocol::message::{Answer, Header, Query, Relation, Request};
@@ -9,7 +10,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::warn;
-use types::{Fork, Lsn, PAGE_SIZE, RelTag, SlruKind, TenantId, TenantShardId, TimelineId};
+use types::{Fork, PAGE_SIZE, RelTag, SlruKind, TenantId, TenantShardId, TimelineId};
 
 /// One open pagestream.
 #[derive(Debug)]
@@ -74,8 +75,9 @@ impl Stream {
         Ok(timeline)
     }
 
-    /// The LSN a request is answered at, once everything up to it was ingested.
-    async fn effective(&self, timeline: &Timeline, header: &Header) -> Result<Lsn, Refusal> {
+    /// The LSN a request is answered at, once everything up to it was ingested, and kept readable
+    /// until the answer is made.
+    async fn effective(&self, timeline: &Timeline, header: &Header) -> Result<Pin, Refusal> {
         let (request, unmodified) = (header.request_lsn, header.not_modified_since);
         if request < unmodified {
             return Err(Refusal::Request(format!(
@@ -87,20 +89,12 @@ impl Stream {
                 "Bad request: invalid LSN(0) in request".into(),
             ));
         }
-        let cutoff = timeline.gc_cutoff();
-        if request < cutoff {
-            return Err(EngineError::BelowCutoff {
-                requested: request,
-                cutoff,
-            }
-            .into());
-        }
         let last = timeline.last_record_lsn();
         if unmodified > last {
             timeline.wait_lsn(unmodified, self.wait_limit).await?;
-            return Ok(unmodified);
+            return Ok(timeline.pin(unmodified)?);
         }
-        Ok(last.min(request))
+        Ok(timeline.pin(last.min(request))?)
     }
 
     async fn pages(
@@ -136,8 +130,8 @@ impl Stream {
             )));
         };
         let rel = tag(rel)?;
-        let lsn = self.effective(timeline, &request.header).await?;
-        Ok(timeline.page(rel, *block, lsn).await?)
+        let pin = self.effective(timeline, &request.header).await?;
+        Ok(timeline.page(rel, *block, pin.lsn()).await?)
     }
 
     async fn other(
@@ -151,7 +145,8 @@ impl Stream {
                 message: Cow::Owned(message.clone()),
             });
         }
-        let lsn = self.effective(timeline, &request.header).await?;
+        let pin = self.effective(timeline, &request.header).await?;
+        let lsn = pin.lsn();
         Ok(match &request.query {
             Query::Exists(rel) => Answer::Exists(timeline.relation_exists(tag(rel)?, lsn).await?),
             Query::Nblocks(rel) => Answer::Nblocks(timeline.relation_size(tag(rel)?, lsn).await?),
@@ -170,11 +165,11 @@ impl Stream {
         kind: u8,
         segment: u32,
     ) -> Result<bytes::Bytes, Refusal> {
-        let lsn = self.effective(timeline, &request.header).await?;
+        let pin = self.effective(timeline, &request.header).await?;
         let Some(kind) = SlruKind::from_u32(u32::from(kind)) else {
             return Err(Refusal::Request("Bad request: invalid SLRU kind".into()));
         };
-        Ok(timeline.slru_segment(kind, segment, lsn).await?)
+        Ok(timeline.slru_segment(kind, segment, pin.lsn()).await?)
     }
 }
 

@@ -5,6 +5,7 @@ pub mod content;
 pub mod exports;
 pub mod kills;
 pub mod pages;
+pub mod soak;
 
 use crate::daemon::Daemon;
 use crate::postgres::{Cluster, Install, Options};

@@ -25,14 +25,13 @@ impl Timeline {
     }
 
     /// True if relations are listed one key each at `lsn`, not in one value per database.
-    async fn lists_relations_sparsely(&self, lsn: Lsn) -> bool {
-        let remote = self.remote.lock().await;
-        remote.relation_directory_is_sparse(lsn)
+    fn lists_relations_sparsely(&self, lsn: Lsn) -> bool {
+        self.sparse_relations_from.is_some_and(|from| lsn >= from)
     }
 
     /// All relation forks of a database in a tablespace at `lsn`.
     pub async fn relations(&self, spc: Oid, db: Oid, lsn: Lsn) -> Result<BTreeSet<RelTag>> {
-        if self.lists_relations_sparsely(lsn).await {
+        if self.lists_relations_sparsely(lsn) {
             let entries = self.scan(KeyRange::rel_dir_entries(spc, db), lsn).await?;
             return Ok(entries
                 .into_iter()
@@ -62,7 +61,7 @@ impl Timeline {
         {
             return Ok(false);
         }
-        if self.lists_relations_sparsely(lsn).await {
+        if self.lists_relations_sparsely(lsn) {
             let entry = self.get_opt(Key::rel_dir_entry(rel), lsn).await?;
             return Ok(entry.is_some_and(|v| !v.is_empty()));
         }
@@ -128,24 +127,6 @@ impl Timeline {
         self.get_many(&keys).await
     }
 
-    /// Fails unless `lsn` can be read: ingested, and not below the history that is kept.
-    pub fn check_readable(&self, lsn: Lsn) -> Result<()> {
-        let (cutoff, last) = (self.gc_cutoff(), self.last_record_lsn());
-        if lsn < cutoff {
-            return Err(Error::BelowCutoff {
-                requested: lsn,
-                cutoff,
-            });
-        }
-        if lsn > last {
-            return Err(Error::BadRequest(format!(
-                "LSN {lsn} is in the future: timeline {}/{} ends at {last}",
-                self.tenant, self.id
-            )));
-        }
-        Ok(())
-    }
-
     /// Logical size in bytes, and whether it is exact. The first call counts; later ones add what
     /// ingest reported since.
     pub async fn logical_size(&self) -> (u64, bool) {
@@ -153,21 +134,18 @@ impl Timeline {
         let base = match known {
             Some(base) => base,
             None => {
-                let before = self.size_delta.load(Ordering::Acquire);
-                let lsn = self.last_record_lsn();
-                let exact = self.exact_logical_size(lsn).await;
-                match exact {
-                    // Growth between the two reads would count twice or not at all.
-                    Ok(size) if self.last_record_lsn() == lsn => {
-                        let base = i64::try_from(size)
-                            .unwrap_or(i64::MAX)
-                            .saturating_sub(before);
-                        *self.logical_size.lock() = Some(base);
-                        base
-                    }
-                    Ok(size) => return (size, false),
-                    Err(_) => return (0, false),
-                }
+                // What was reported up to an LSN, and the size there, belong together.
+                let Some((lsn, before)) = self.size_delta_at().await else {
+                    return (0, false);
+                };
+                let Ok(size) = self.exact_logical_size(lsn).await else {
+                    return (0, false);
+                };
+                let base = i64::try_from(size)
+                    .unwrap_or(i64::MAX)
+                    .saturating_sub(before);
+                *self.logical_size.lock() = Some(base);
+                base
             }
         };
         let size = base.saturating_add(self.size_delta.load(Ordering::Acquire));

@@ -1,14 +1,18 @@
 //! Flush: frozen in-memory layers become delta layers on disk, oldest first.
 
 use super::{Position, Timeline};
-use crate::engine::error::Result;
+use crate::engine::error::{Error, Result};
 use crate::engine::jobs::Job;
 use crate::engine::layer::{self, Layer};
 use crate::engine::memory;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tracing::info;
+use std::time::Duration;
+use tracing::{info, warn};
 use types::Lsn;
+
+/// Between two looks at what a flush waits for, in case a failure wakes nobody.
+const STALL_LOOK: Duration = Duration::from_secs(1);
 
 impl Timeline {
     pub(super) fn request_flush(self: &Timeline) {
@@ -32,6 +36,26 @@ impl Timeline {
         self.flush_frozen().await?;
         self.settle().await;
         Ok(())
+    }
+
+    /// As [`Timeline::flush_frozen`], waiting first while too many L0 layers wait for compaction:
+    /// memory then fills up to its budget, and the source of the WAL waits.
+    pub(in crate::engine) async fn flush_when_compacted(&self) -> Result<()> {
+        while self.is_flush_stalled() {
+            self.request_compaction();
+            let mut woken = std::pin::pin!(self.compacted.notified());
+            woken.as_mut().enable();
+            if !self.is_flush_stalled() {
+                break;
+            }
+            tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => return Err(Error::Shutdown),
+                () = woken => {}
+                () = tokio::time::sleep(STALL_LOOK) => {}
+            }
+        }
+        self.flush_frozen().await
     }
 
     /// Writes all frozen layers to files. `disk_consistent_lsn` moves behind a layer only when its
@@ -59,22 +83,25 @@ impl Timeline {
             took = ?env.clock.monotonic().saturating_sub(started), "flushed"
         );
         self.shared.metrics.flushed(file.size());
-        self.update_map(|m| m.with_flushed(frozen, Some(Arc::clone(&file))));
+        let disk = self.position_up_to(Lsn(end.0.saturating_sub(1)));
+        self.update_map(|m| m.with_flushed(frozen, Arc::clone(&file), disk));
         self.shared.budget.shrink(size);
-        self.advance_disk(Lsn(end.0.saturating_sub(1)));
         self.request_upload();
+        if self.wants_l0_compaction() {
+            self.request_compaction();
+        }
         Ok(())
     }
 
-    fn advance_disk(&self, last: Lsn) {
+    /// `last` with the record before it, which is known only of the newest record.
+    fn position_up_to(&self, last: Lsn) -> Position {
         let at = self.position();
         let prev = if at.last == last {
             at.prev
         } else {
             Lsn::INVALID
         };
-        *self.disk.lock() = Position { last, prev };
-        self.disk_consistent.raise(last);
+        Position { last, prev }
     }
 
     /// Nothing in memory and nothing half written: everything ingested is on disk already, though
@@ -85,7 +112,8 @@ impl Timeline {
         let idle = map.frozen().is_empty() && map.open().is_none_or(|o| o.is_empty());
         let last = self.last_record_lsn();
         if idle && last > self.disk_consistent_lsn() {
-            self.advance_disk(last);
+            let disk = self.position_up_to(last);
+            self.update_map(|m| m.with_disk(disk));
             self.index_dirty.store(true, Ordering::Release);
         }
     }
@@ -105,10 +133,25 @@ impl Timeline {
         if self.index_dirty.load(Ordering::Acquire) {
             self.request_upload();
         }
+        if !self.condemned.lock().is_empty()
+            && let Err(e) = self.sweep().await
+        {
+            warn!(tenant = %self.tenant, timeline = %self.id, "layers not deleted now, tried again soon: {e}");
+        }
+        let period = self.shared.conf.load().compaction_period;
+        let last = Duration::from_micros(self.last_compaction_us.load(Ordering::Acquire));
+        let due = !period.is_zero() && now.saturating_sub(last) >= period;
+        if due || self.wants_l0_compaction() {
+            self.request_compaction();
+        }
     }
 
-    /// Adds finished layers that an import made.
-    pub(super) fn add_layers(&self, layers: Vec<Arc<Layer>>) {
-        self.update_map(|m| m.with_files(layers, &[]));
+    /// Adds finished layers that an import made, which hold everything up to `start`.
+    pub(super) fn add_layers(&self, layers: Vec<Arc<Layer>>, start: Lsn) {
+        let disk = Position {
+            last: start,
+            prev: Lsn::INVALID,
+        };
+        self.update_map(|m| m.with_files(layers, &[]).with_disk(disk));
     }
 }

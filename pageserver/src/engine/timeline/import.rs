@@ -4,7 +4,7 @@
 //! come. What is short is gathered in memory under a limit and written, sorted, at the end. The
 //! key ranges of all layers are disjoint.
 
-use super::{Position, State, Timeline};
+use super::{State, Timeline};
 use crate::engine::env::Env;
 use crate::engine::error::{Error, Result};
 use crate::engine::layer::{Draft, FileSink, Layer, write_error};
@@ -235,12 +235,7 @@ impl Layers {
 impl Timeline {
     /// Takes over the layers of a finished backup: history begins at `start`.
     pub async fn adopt_import(&self, layers: Vec<Arc<Layer>>, start: Lsn) -> Result<()> {
-        self.add_layers(layers);
-        *self.disk.lock() = Position {
-            last: start,
-            prev: Lsn::INVALID,
-        };
-        self.disk_consistent.raise(start);
+        self.add_layers(layers, start);
         self.start_at(start);
         self.index_dirty.store(true, Ordering::Release);
         Ok(())
@@ -249,7 +244,7 @@ impl Timeline {
     /// Makes an import readable from the newest LSN on, durably. Returns that LSN.
     pub async fn finish_import(&self) -> Result<Lsn> {
         let lsn = self.last_record_lsn();
-        self.gc_cutoff.raise(lsn);
+        self.retention.advance(lsn, self.shared.env.clock.wall());
         self.initdb_lsn.raise(lsn);
         self.learn_dialect(lsn).await?;
         self.update_vanilla(|v| {

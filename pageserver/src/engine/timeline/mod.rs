@@ -5,24 +5,31 @@
 //! a timeline is loaded: `remote_consistent ≤ disk_consistent ≤ last_record`.
 
 pub mod catalog;
+mod chains;
+pub mod compaction;
 mod flush;
+mod gc;
 pub mod import;
 mod read;
+mod retention;
 mod size;
 mod time;
 mod upload;
 mod write;
 
+pub use gc::{Collected, Horizon};
 pub use read::Stats as ReadStats;
+pub use retention::{Held, Pin, Retention};
 pub use size::SizeCache;
 pub use time::LsnForTimestamp;
 pub use upload::Remote;
 
 use super::error::{Error, Result};
+use super::layer::Layer;
 use super::layer_map::LayerMap;
 use super::shared::Shared;
 use arc_swap::ArcSwap;
-use layer_format::index_part::{IndexPart, Vanilla};
+use layer_format::index_part::{IndexPart, RelSizeMigration, Vanilla};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -102,7 +109,7 @@ pub struct Parts {
     /// The index as it stands in the bucket, or what the first one is made from.
     pub index: IndexPart,
     /// Layers that the index names.
-    pub map: LayerMap,
+    pub layers: Vec<Arc<Layer>>,
     /// Initial state.
     pub state: State,
 }
@@ -129,10 +136,8 @@ pub struct Timeline {
     map_update: Mutex<()>,
     position: watch::Sender<Position>,
     state: watch::Sender<State>,
-    disk: Mutex<Position>,
-    disk_consistent: Watermark,
     remote_consistent: watch::Sender<Lsn>,
-    gc_cutoff: Watermark,
+    retention: Arc<Retention>,
     initdb_lsn: Watermark,
     writer: tokio::sync::Mutex<write::Writer>,
     flushing: tokio::sync::Mutex<()>,
@@ -148,6 +153,24 @@ pub struct Timeline {
     size_delta: AtomicI64,
     /// Exact size minus `size_delta` at the same moment.
     logical_size: Mutex<Option<i64>>,
+    /// From this LSN on relations are listed by one key each.
+    sparse_relations_from: Option<Lsn>,
+    /// Held by whoever changes the set of layers other than by flushing.
+    compacting: tokio::sync::Mutex<()>,
+    /// Woken when compaction changed the set of layers.
+    compacted: tokio::sync::Notify,
+    compact_wanted: AtomicBool,
+    compaction_failing: AtomicBool,
+    /// Chains in L0 layers that begin at or below were not counted by this process.
+    loaded_at: Lsn,
+    /// Monotonic times of loading and, in microseconds, of the last looks.
+    loaded: Duration,
+    last_gc_us: AtomicU64,
+    last_compaction_us: AtomicU64,
+    /// Layers out of the map that an index in the bucket may still name.
+    retired: Mutex<Vec<Arc<Layer>>>,
+    /// Layers that no index names any more.
+    condemned: Mutex<Vec<Arc<Layer>>>,
 }
 
 impl std::fmt::Debug for Timeline {
@@ -166,6 +189,11 @@ impl Timeline {
         };
         let (gc_cutoff, initdb_lsn) = (meta.latest_gc_cutoff_lsn, meta.initdb_lsn);
         let vanilla = parts.index.vanilla.clone();
+        let now = shared.env.clock.monotonic();
+        let now_us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+        let migrated = parts.index.rel_size_migration == Some(RelSizeMigration::Migrated);
+        let sparse_relations_from =
+            migrated.then(|| parts.index.rel_size_migrated_at.unwrap_or(Lsn::INVALID));
         Arc::new_cyclic(|this| Timeline {
             this: Weak::clone(this),
             tenant: parts.tenant,
@@ -175,14 +203,12 @@ impl Timeline {
             generation: parts.generation,
             receiver: Mutex::default(),
             cancel: shared.cancel.child_token(),
-            map: ArcSwap::from_pointee(parts.map),
+            map: ArcSwap::from_pointee(LayerMap::new(parts.layers, disk)),
             map_update: Mutex::new(()),
             position: watch::channel(disk).0,
             state: watch::channel(parts.state).0,
-            disk: Mutex::new(disk),
-            disk_consistent: Watermark::new(disk.last),
             remote_consistent: watch::channel(disk.last).0,
-            gc_cutoff: Watermark::new(gc_cutoff),
+            retention: Arc::new(Retention::new(gc_cutoff)),
             initdb_lsn: Watermark::new(initdb_lsn),
             writer: tokio::sync::Mutex::default(),
             flushing: tokio::sync::Mutex::new(()),
@@ -196,6 +222,17 @@ impl Timeline {
             sizes: SizeCache::default(),
             size_delta: AtomicI64::new(0),
             logical_size: Mutex::new(None),
+            sparse_relations_from,
+            compacting: tokio::sync::Mutex::new(()),
+            compacted: tokio::sync::Notify::new(),
+            compact_wanted: AtomicBool::new(false),
+            compaction_failing: AtomicBool::new(false),
+            loaded_at: disk.last,
+            loaded: now,
+            last_gc_us: AtomicU64::new(now_us),
+            last_compaction_us: AtomicU64::new(now_us),
+            retired: Mutex::default(),
+            condemned: Mutex::default(),
             shared,
         })
     }
@@ -212,7 +249,7 @@ impl Timeline {
 
     /// Everything at or below is in layer files on local disk.
     pub fn disk_consistent_lsn(&self) -> Lsn {
-        self.disk_consistent.get()
+        self.map.load().disk().last
     }
 
     /// Everything at or below survives the loss of this machine.
@@ -238,11 +275,6 @@ impl Timeline {
     /// A channel that follows [`Timeline::remote_consistent_lsn`].
     pub fn watch_remote_consistent(&self) -> watch::Receiver<Lsn> {
         self.remote_consistent.subscribe()
-    }
-
-    /// Reads below are refused.
-    pub fn gc_cutoff(&self) -> Lsn {
-        self.gc_cutoff.get()
     }
 
     /// LSN of the initial contents.

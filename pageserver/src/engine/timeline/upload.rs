@@ -10,19 +10,17 @@ use crate::engine::layer::Layer;
 use crate::engine::layer_map::LayerMap;
 use bucket::{Body, PutMode};
 use bytes::Bytes;
-use layer_format::index_part::{IndexPart, RelSizeMigration};
+use layer_format::index_part::IndexPart;
 use layer_format::{Timestamp, path};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use types::Lsn;
 
 /// What is known of the timeline's state in the bucket.
 #[derive(Debug)]
 pub struct Remote {
     index: IndexPart,
     uploaded: HashSet<String>,
-    obsolete: Vec<String>,
 }
 
 impl Remote {
@@ -33,22 +31,7 @@ impl Remote {
             .keys()
             .map(ToString::to_string)
             .collect();
-        Remote {
-            index,
-            uploaded,
-            obsolete: Vec::new(),
-        }
-    }
-
-    /// True if relations are listed by sparse keys at `lsn`.
-    pub fn relation_directory_is_sparse(&self, lsn: Lsn) -> bool {
-        match (
-            self.index.rel_size_migration,
-            self.index.rel_size_migrated_at,
-        ) {
-            (Some(RelSizeMigration::Migrated), at) => at.is_none_or(|at| lsn >= at),
-            _ => false,
-        }
+        Remote { index, uploaded }
     }
 }
 
@@ -81,9 +64,24 @@ impl Timeline {
         if self.state() == State::Stopping {
             return Err(Error::Shutdown);
         }
-        // The position is read before the map: layers may only be newer than it says.
-        let disk = *self.disk.lock();
+        let retired = self.take_retired();
+        let done = self.upload_map(remote).await;
+        match done {
+            Ok(()) => {
+                self.condemned.lock().extend(retired);
+                self.sweep().await
+            }
+            Err(e) => {
+                self.restore_retired(retired);
+                Err(e)
+            }
+        }
+    }
+
+    async fn upload_map(&self, remote: &mut Remote) -> Result<()> {
+        // Of the map as it is now: whatever was retired before is not in it.
         let map = self.layers();
+        let disk = map.disk();
         for layer in map.files() {
             if !remote.uploaded.contains(&layer.name().to_string()) {
                 self.upload_layer(layer).await?;
@@ -115,10 +113,8 @@ impl Timeline {
             *l = (*l).max(disk.last);
             grows
         });
-        if !remote.obsolete.is_empty() {
-            self.shared.env.bucket.delete(&remote.obsolete).await?;
-            remote.obsolete.clear();
-        }
+        let named = |name: &String| map.has_file(name);
+        remote.uploaded.retain(named);
         Ok(())
     }
 
@@ -144,7 +140,7 @@ impl Timeline {
             .chain(map.frozen())
             .map(|m| m.size())
             .sum();
-        self.update_map(|m| LayerMap::new(m.files().cloned()));
+        self.update_map(|m| LayerMap::new(m.files().cloned(), m.disk()));
         self.shared.budget.shrink(held);
     }
 

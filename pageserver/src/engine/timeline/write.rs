@@ -1,18 +1,22 @@
 //! The write path: batches go into the open in-memory layer, then `last_record_lsn` moves.
 
+use super::chains::Chains;
 use super::{Position, Timeline};
 use crate::engine::error::{Error, Result};
-use crate::engine::memory;
+use crate::engine::memory::{self, Stored};
+use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use types::key::Kind;
-use types::{Batch, Lsn};
+use types::{Batch, Key, Lsn};
 
 /// State that only the holder of the writer lock may touch.
 #[derive(Debug, Default)]
 pub struct Writer {
     /// Values above `last_record_lsn` are in the open layer: it must not be frozen now.
     partial: bool,
+    /// Lengths of chains in data that is not compacted.
+    pub(super) chains: Chains,
 }
 
 impl Timeline {
@@ -51,9 +55,20 @@ impl Timeline {
             let open = self.open_layer();
             let before = open.size();
             self.note_sizes(&batch);
+            let limit = self.shared.conf.load().delta_chain_threshold / 2;
+            let chains = &mut writer.chains;
+            let long: Vec<(Key, Lsn)> = batch
+                .entries
+                .iter()
+                .filter(|e| chains.count(&e.key, e.will_init, limit))
+                .map(|e| (e.key, e.lsn))
+                .collect();
             open.add(batch).map_err(|e| {
                 Error::Internal(format!("timeline {}/{}: {e}", self.tenant, self.id))
             })?;
+            for (key, lsn) in long {
+                self.cut_chain(&open, key, lsn).await;
+            }
             self.shared.budget.grow(open.size().saturating_sub(before));
         }
         self.size_delta.fetch_add(delta, Ordering::AcqRel);
@@ -65,12 +80,31 @@ impl Timeline {
         Ok(())
     }
 
+    /// Puts a page in the place of a change in the open layer, before anybody can read there.
+    async fn cut_chain(&self, open: &memory::Layer, key: Key, lsn: Lsn) {
+        let mut value = Stored {
+            lsn,
+            will_init: false,
+            bytes: Bytes::new(),
+        };
+        if self.materialize(&key, &mut value).await {
+            open.replace(&key, &value);
+        }
+    }
+
     /// Moves `last_record_lsn` without data, for a timeline whose history begins at `lsn`.
     pub(super) fn start_at(&self, lsn: Lsn) {
         self.position.send_replace(Position {
             last: lsn,
             prev: Lsn::INVALID,
         });
+    }
+
+    /// The newest LSN and the growth reported up to it; `None` in the midst of a record.
+    pub(super) async fn size_delta_at(&self) -> Option<(Lsn, i64)> {
+        let writer = self.writer.lock().await;
+        let delta = self.size_delta.load(Ordering::Acquire);
+        (!writer.partial).then(|| (self.last_record_lsn(), delta))
     }
 
     /// Bytes in the open layer.

@@ -1,0 +1,312 @@
+//! Compaction: what keeps the number of layers and of changes that a read meets bounded.
+//!
+//! Three kinds of work, each an ordinary change of the layer map that no read can notice
+//! (docs/architecture.md, "Compaction"; ADR 0003):
+//!
+//! * L0 layers become L1 layers ([`rewrite`]), cut where [`cells`] end, so that what follows stays
+//!   within one cell;
+//! * the L1 layers of a cell are merged into larger ones, or
+//! * replaced, for readers of the present, by an image of the whole cell ([`image`]), once their
+//!   bytes are worth it.
+//!
+//! Whenever changes are written, a chain that grew too long gets a page in its midst.
+
+mod cells;
+mod image;
+mod keyspace;
+mod merge;
+mod rewrite;
+
+pub use cells::{Cell, Work};
+
+use super::Timeline;
+use crate::engine::error::Result;
+use crate::engine::jobs::Job;
+use crate::engine::layer::Layer;
+use crate::engine::layer_map::Source;
+use rewrite::Order;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tracing::{info, warn};
+use types::{Key, Lsn};
+
+/// Most bytes of L0 layers that one compaction takes, so that its output stays far below the size
+/// of a single upload even if all of it is one key.
+const MAX_L0_BYTES: u64 = 1 << 30;
+
+/// What is to be done regardless of thresholds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Force {
+    /// Compact L0 layers however few there are.
+    pub l0: bool,
+    /// Make images of all cells that have changes.
+    pub images: bool,
+}
+
+/// What one round of compaction did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// L0 layers replaced.
+    pub l0: usize,
+    /// L1 layers merged.
+    pub merged: usize,
+    /// Image layers made.
+    pub images: usize,
+    /// Layers written.
+    pub written: usize,
+    /// Bytes written.
+    pub bytes: u64,
+}
+
+impl Outcome {
+    fn add(&mut self, layers: &[Arc<Layer>]) {
+        self.written += layers.len();
+        self.bytes += layers.iter().map(|l| l.size()).sum::<u64>();
+    }
+}
+
+impl Timeline {
+    /// Number of L0 layers.
+    pub fn l0_count(&self) -> usize {
+        self.map.load().l0_count()
+    }
+
+    /// True if enough L0 layers wait; or one whose chains this process has not counted; or one that
+    /// holds back images of history that could go.
+    pub(in crate::engine) fn wants_l0_compaction(&self) -> bool {
+        let conf = self.shared.conf.load();
+        let map = self.map.load();
+        let Some(oldest) = map.l0().first() else {
+            return false;
+        };
+        !conf.compaction_period.is_zero()
+            && (map.l0_count() >= conf.compaction_threshold
+                || oldest.lsns().start <= self.loaded_at
+                || oldest.lsns().end <= self.gc_cutoff())
+    }
+
+    pub(in crate::engine) fn request_compaction(&self) {
+        if !self.compact_wanted.swap(true, Ordering::AcqRel)
+            && let Some(me) = self.me()
+        {
+            self.shared.jobs.push(Job::Compact(me));
+        }
+    }
+
+    /// One round in the background: compaction, then garbage collection if it is due.
+    pub(in crate::engine) async fn maintain(&self) -> Result<()> {
+        self.compact_wanted.store(false, Ordering::Release);
+        let now = self.shared.env.clock.monotonic();
+        let us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+        self.last_compaction_us.store(us, Ordering::Release);
+        if !self.shared.conf.load().compaction_period.is_zero() {
+            self.compact(Force::default()).await?;
+        }
+        self.gc_if_due().await
+    }
+
+    /// True if flushes should wait for compaction.
+    pub(in crate::engine) fn is_flush_stalled(&self) -> bool {
+        let conf = self.shared.conf.load();
+        conf.l0_flush_stall_threshold > 0
+            && !conf.compaction_period.is_zero()
+            && !self.compaction_failing.load(Ordering::Acquire)
+            && self.l0_count() >= conf.l0_flush_stall_threshold
+    }
+
+    /// Compacts until nothing is left to do: L0 layers first, then, cell by cell, merges and
+    /// images. Reads are answered the same before, during and after.
+    ///
+    /// # Errors
+    /// What was finished before stays; nothing is lost.
+    pub async fn compact(&self, force: Force) -> Result<Outcome> {
+        let _one_at_a_time = self.compacting.lock().await;
+        let result = self.compact_locked(force).await;
+        let failed = result.is_err() && !self.cancel.is_cancelled();
+        self.compaction_failing.store(failed, Ordering::Release);
+        result
+    }
+
+    async fn compact_locked(&self, force: Force) -> Result<Outcome> {
+        let mut outcome = Outcome::default();
+        let start = self.shared.env.clock.monotonic();
+        while (force.l0 && self.l0_count() > 0) || self.wants_l0_compaction() {
+            self.check_not_ended()?;
+            if !self.compact_l0(&mut outcome).await? {
+                break;
+            }
+        }
+        self.tend_cells(force, &mut outcome).await?;
+        if outcome != Outcome::default() {
+            let took = self.shared.env.clock.monotonic().saturating_sub(start);
+            info!(tenant = %self.tenant, timeline = %self.id, l0 = outcome.l0, merged = outcome.merged, images = outcome.images, written = outcome.written, bytes = outcome.bytes, ?took, "compacted");
+            self.shared.metrics.compacted(&outcome);
+            self.request_upload();
+        }
+        Ok(outcome)
+    }
+
+    fn check_not_ended(&self) -> Result<()> {
+        if self.cancel.is_cancelled() {
+            return Err(crate::engine::Error::Shutdown);
+        }
+        self.check_active()
+    }
+
+    /// Turns the oldest L0 layers into L1 layers. False if there is nothing that can be taken.
+    async fn compact_l0(&self, outcome: &mut Outcome) -> Result<bool> {
+        self.writer
+            .lock()
+            .await
+            .chains
+            .rotate(self.last_record_lsn());
+        let map = self.layers();
+        let conf = self.shared.conf.load_full();
+        let limit = (conf.checkpoint_distance as u64)
+            .saturating_mul(conf.compaction_upper_limit.max(conf.compaction_threshold) as u64)
+            .min(MAX_L0_BYTES);
+        let mut inputs: Vec<Arc<Layer>> = Vec::new();
+        let mut bytes = 0;
+        for layer in map.l0() {
+            let gap = inputs
+                .last()
+                .is_some_and(|last| last.lsns().end != layer.lsns().start);
+            if gap || (!inputs.is_empty() && bytes + layer.size() > limit) {
+                break;
+            }
+            bytes += layer.size();
+            inputs.push(Arc::clone(layer));
+        }
+        let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else {
+            return Ok(false);
+        };
+        let lsns = first.lsns().start..last.lsns().end;
+        let above = map.files().find(|l| {
+            l.is_delta() && !l.is_l0() && l.lsns().end > lsns.start && l.lsns().start < lsns.end
+        });
+        if let Some(other) = above {
+            warn!(tenant = %self.tenant, timeline = %self.id, layer = %other.name(), l0 = %first.name(), "overlaps an L0 layer, which is therefore left as it is");
+            return Ok(false);
+        }
+        let cuts: Vec<Key> = self.cells(&map).iter().map(|c| c.keys.start).collect();
+        let order = Order {
+            inputs: &inputs,
+            lsns: lsns.clone(),
+            cuts: &cuts,
+        };
+        let written = self.rewrite(&order).await?;
+        outcome.l0 += inputs.len();
+        outcome.add(&written);
+        self.replace(&inputs, written);
+        self.writer.lock().await.chains.forget_below(lsns.end);
+        Ok(true)
+    }
+
+    /// Merges and images, cell by cell.
+    async fn tend_cells(&self, force: Force, outcome: &mut Outcome) -> Result<()> {
+        let map = self.layers();
+        // Images are made where compacted changes end, so that none reaches across them.
+        let at = map
+            .l0()
+            .first()
+            .map_or(map.disk().last, |l| Lsn(l.lsns().start.0.saturating_sub(1)));
+        let cutoff = self.gc_cutoff();
+        let conf = self.shared.conf.load_full();
+        let mut keyspace = None;
+        for cell in self.cells(&map) {
+            let work = match cell.work(conf.image_creation_threshold, cutoff) {
+                Work::Nothing | Work::Merge(_) if force.images && cell.has_changes() => Work::Image,
+                other => other,
+            };
+            match work {
+                Work::Nothing => {}
+                // Not below the cutoff: a reader at the cutoff could not use it, and what it
+                // covers could never go.
+                Work::Image if at < cutoff || at <= self.ancestor_lsn() => {}
+                Work::Image => {
+                    self.check_not_ended()?;
+                    if keyspace.is_none() {
+                        keyspace = Some(self.keyspace(at).await?);
+                    }
+                    if let Some(keyspace) = &keyspace {
+                        let made = self.make_images(&cell, keyspace, at).await?;
+                        outcome.images += made.len();
+                        outcome.add(&made);
+                        self.replace(&[], made);
+                    }
+                }
+                Work::Merge(inputs) => {
+                    self.check_not_ended()?;
+                    let start = inputs.iter().map(|l| l.lsns().start).min();
+                    let end = inputs.iter().map(|l| l.lsns().end).max();
+                    if let (Some(start), Some(end)) = (start, end) {
+                        let order = Order {
+                            inputs: &inputs,
+                            lsns: start..end,
+                            cuts: &[],
+                        };
+                        let written = self.rewrite(&order).await?;
+                        outcome.merged += inputs.len();
+                        outcome.add(&written);
+                        self.replace(&inputs, written);
+                    }
+                }
+            }
+            if self.wants_l0_compaction() {
+                // Fresh layers slow every read down; the cells' turn comes again.
+                self.request_compaction();
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts `add` in the place of `remove` for all readers at once. What is removed leaves the
+    /// bucket after the next index has.
+    pub(super) fn replace(&self, remove: &[Arc<Layer>], add: Vec<Arc<Layer>>) {
+        if remove.is_empty() && add.is_empty() {
+            return;
+        }
+        let names: Vec<String> = remove.iter().map(|l| l.name().to_string()).collect();
+        self.update_map(|m| m.with_files(add, &names));
+        self.retired.lock().extend(remove.iter().cloned());
+        self.index_dirty.store(true, Ordering::Release);
+        self.compacted.notify_waiters();
+    }
+
+    /// Number of changes that a read of `key` just below `end` would replay.
+    pub(super) async fn chain_length(&self, key: &Key, end: Lsn) -> Result<usize> {
+        let mut total = 0;
+        let mut timeline = self;
+        let mut end = end;
+        loop {
+            let map = timeline.layers();
+            while let Some(found) = map.search(key, end) {
+                let complete = match &found.source {
+                    Source::Memory(layer) => {
+                        let (n, complete) = layer.count(key, found.floor..end);
+                        total += n;
+                        complete
+                    }
+                    Source::File(layer) => {
+                        let (n, state) =
+                            layer.count(&timeline.shared, key, found.floor..end).await?;
+                        total += n;
+                        state != crate::engine::layer::Found::Incomplete
+                    }
+                };
+                if complete {
+                    return Ok(total);
+                }
+                end = found.floor;
+            }
+            match &timeline.ancestor {
+                Some((ancestor, branch_point)) if key.is_inherited() => {
+                    end = end.min(branch_point.saturating_add(1));
+                    timeline = ancestor;
+                }
+                _ => return Ok(total),
+            }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Rewrites delta layers as other delta layers with the same content for every readable LSN.
+
+use super::super::Timeline;
+use super::merge::Merge;
+use crate::engine::error::Result;
+use crate::engine::layer::{Draft, FileSink, Layer, write_error};
+use crate::engine::memory::Stored;
+use layer_format::DeltaWriter;
+use layer_format::writer::Options;
+use std::ops::Range;
+use std::sync::Arc;
+use tracing::warn;
+use types::{Key, Lsn};
+
+/// Values between two points at which other tasks may run.
+const YIELD_EVERY: usize = 512;
+
+/// What is rewritten.
+pub struct Order<'a> {
+    /// Delta layers whose LSNs no other delta layer of their keys shares.
+    pub inputs: &'a [Arc<Layer>],
+    /// LSNs of the outputs; holds those of all inputs.
+    pub lsns: Range<Lsn>,
+    /// Keys that no output reaches across, ascending.
+    pub cuts: &'a [Key],
+}
+
+/// The output that is being written.
+struct Open {
+    draft: Draft,
+    writer: DeltaWriter<FileSink>,
+    last: Key,
+}
+
+struct Outputs<'a> {
+    timeline: &'a Timeline,
+    order: &'a Order<'a>,
+    target: u64,
+    open: Option<Open>,
+    done: Vec<Arc<Layer>>,
+}
+
+impl Outputs<'_> {
+    fn put(&mut self, key: Key, value: &Stored) -> Result<()> {
+        let ends = self.open.as_ref().is_some_and(|o| {
+            o.last != key && (o.writer.size() >= self.target || self.is_cut(o.last, key))
+        });
+        if ends {
+            self.close()?;
+        }
+        let open = match &mut self.open {
+            Some(open) => open,
+            None => {
+                let timeline = self.timeline;
+                let (draft, sink) =
+                    Draft::create(&timeline.shared.env, &timeline.directory(), "delta")?;
+                let writer = DeltaWriter::new(
+                    sink,
+                    timeline.tenant.tenant,
+                    timeline.id,
+                    key,
+                    self.order.lsns.clone(),
+                    Options::default(),
+                )
+                .map_err(write_error)?;
+                self.open.insert(Open {
+                    draft,
+                    writer,
+                    last: key,
+                })
+            }
+        };
+        open.last = key;
+        open.writer
+            .put(key, value.lsn, value.will_init, &value.bytes)
+            .map_err(write_error)
+    }
+
+    /// True if a cut lies between `last` and the key that follows it.
+    fn is_cut(&self, last: Key, key: Key) -> bool {
+        let cuts = self.order.cuts;
+        let next = cuts.partition_point(|c| *c <= last);
+        cuts.get(next).is_some_and(|c| *c <= key)
+    }
+
+    fn close(&mut self) -> Result<()> {
+        let Some(open) = self.open.take() else {
+            return Ok(());
+        };
+        let env = &self.timeline.shared.env;
+        let layer = env.blocking(|| match open.writer.finish(open.last.next()) {
+            Ok(finished) => open.draft.publish(env, self.timeline, finished),
+            Err(e) => {
+                open.draft.discard(env);
+                Err(write_error(e))
+            }
+        })?;
+        self.done.push(Arc::new(layer));
+        Ok(())
+    }
+
+    /// Removes everything written: the order is not carried out.
+    fn abandon(mut self) {
+        let env = &self.timeline.shared.env;
+        if let Some(open) = self.open.take() {
+            open.draft.discard(env);
+        }
+        for layer in &self.done {
+            if let Err(e) = env.disk.remove(&layer.local_path()) {
+                warn!(file = %layer.local_path(), "unused layer not removed now, will be at the next start: {e}");
+            }
+        }
+    }
+}
+
+/// Values of one key on their way: those that no reader needs any more are left out.
+struct Trim {
+    /// No LSN below is readable by looking at these layers.
+    lowest: Lsn,
+    held: Vec<Stored>,
+}
+
+impl Trim {
+    /// Takes a value; returns true if it is to be written at once, after those held.
+    fn holds(&mut self, value: &Stored) -> bool {
+        if value.lsn > self.lowest {
+            return false;
+        }
+        if value.will_init {
+            self.held.clear();
+        }
+        self.held.push(value.clone());
+        true
+    }
+}
+
+impl Timeline {
+    /// Carries out an order. The outputs are durable on local disk when it returns.
+    pub(super) async fn rewrite(&self, order: &Order<'_>) -> Result<Vec<Arc<Layer>>> {
+        let mut outputs = Outputs {
+            timeline: self,
+            order,
+            target: self.shared.conf.load().compaction_target_size,
+            open: None,
+            done: Vec::new(),
+        };
+        match self.rewrite_into(order, &mut outputs).await {
+            Ok(()) => Ok(outputs.done),
+            Err(e) => {
+                outputs.abandon();
+                Err(e)
+            }
+        }
+    }
+
+    async fn rewrite_into(&self, order: &Order<'_>, outputs: &mut Outputs<'_>) -> Result<()> {
+        let limit = self.shared.conf.load().delta_chain_threshold / 2;
+        let now = self.shared.env.clock.wall();
+        let (cutoff, held) = self.retention.advance(Lsn::INVALID, now);
+        let lowest = held
+            .lowest_from(order.lsns.start)
+            .map_or(cutoff, |lsn| lsn.min(cutoff));
+        let mut trim = Trim {
+            lowest,
+            held: Vec::new(),
+        };
+        let mut merge = Merge::new(&self.shared, order.inputs).await?;
+        let mut at: Option<Key> = None;
+        let mut chain = 0;
+        let mut n = 0usize;
+        while let Some((key, mut value)) = merge.next().await? {
+            n += 1;
+            if n.is_multiple_of(YIELD_EVERY) {
+                self.check_not_ended()?;
+                tokio::task::yield_now().await;
+            }
+            if at != Some(key) {
+                if let Some(previous) = at {
+                    flush(&mut trim, previous, outputs)?;
+                }
+                at = Some(key);
+                chain = if value.will_init {
+                    0
+                } else {
+                    self.chain_length(&key, order.lsns.start).await?
+                };
+            }
+            if value.will_init {
+                chain = 0;
+            } else {
+                chain += 1;
+                if chain > limit && self.materialize(&key, &mut value).await {
+                    chain = 0;
+                }
+            }
+            if !trim.holds(&value) {
+                flush(&mut trim, key, outputs)?;
+                outputs.put(key, &value)?;
+            }
+        }
+        if let Some(key) = at {
+            flush(&mut trim, key, outputs)?;
+        }
+        outputs.close()
+    }
+
+    /// Puts the whole page, as of the change's LSN, in the place of the change. A page that cannot
+    /// be rebuilt stays a change, as its readers are told what is wrong.
+    pub(in crate::engine) async fn materialize(&self, key: &Key, value: &mut Stored) -> bool {
+        match self.get_counted(*key, value.lsn).await {
+            Ok((Some(page), _)) => {
+                let mut bytes = Vec::with_capacity(page.len() + 12);
+                types::value::encode_image(&mut bytes, &page);
+                value.bytes = bytes.into();
+                value.will_init = true;
+                self.shared.metrics.pages_materialized.inc();
+                true
+            }
+            Ok((None, _)) => false,
+            Err(e) => {
+                self.shared.metrics.job_failed("materialize");
+                warn!(tenant = %self.tenant, timeline = %self.id, %key, lsn = %value.lsn, "a long chain of changes stays as it is: {e}");
+                false
+            }
+        }
+    }
+}
+
+fn flush(trim: &mut Trim, key: Key, outputs: &mut Outputs<'_>) -> Result<()> {
+    for value in trim.held.drain(..) {
+        outputs.put(key, &value)?;
+    }
+    Ok(())
+}

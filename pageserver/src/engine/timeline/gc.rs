@@ -1,0 +1,218 @@
+//! Garbage collection: history that nobody can ask for any more leaves the layer map, then the
+//! bucket.
+//!
+//! A layer goes when, for every LSN that stays readable at or above its start, newer images hold
+//! all of its keys. The cutoff is raised first, in memory, where it waits for readers; the index
+//! that leaves the layers out carries it; objects are deleted behind that index.
+
+use super::{Held, LsnForTimestamp, Timeline};
+use crate::engine::error::{Error, Result};
+use crate::engine::layer::Layer;
+use crate::engine::layer_map::LayerMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tracing::info;
+use types::Lsn;
+
+/// How much history is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Horizon {
+    /// In bytes of WAL; counts if `pitr` is zero.
+    pub bytes: u64,
+    /// As a span of time.
+    pub pitr: Duration,
+}
+
+/// What a garbage collection found and did, in layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Layers there were.
+    pub total: usize,
+    /// Kept because they are newer than the cutoff.
+    pub by_cutoff: usize,
+    /// Kept for branches.
+    pub by_branches: usize,
+    /// Kept for leases and readers under way.
+    pub by_leases: usize,
+    /// Kept because no newer image holds their keys.
+    pub not_updated: usize,
+    /// Removed.
+    pub removed: usize,
+    /// Bytes of those.
+    pub removed_bytes: u64,
+    /// Reads below are refused from now on.
+    pub cutoff: Lsn,
+}
+
+enum Verdict {
+    Cutoff,
+    Branch,
+    Lease,
+    NotUpdated,
+    Remove,
+}
+
+impl Timeline {
+    /// The LSN below which history may go, as of now. Never below the present cutoff.
+    ///
+    /// # Errors
+    /// Those of reading commit times.
+    pub async fn planned_cutoff(&self, horizon: Horizon) -> Result<Lsn> {
+        let applied = self.gc_cutoff();
+        let last = self.last_record_lsn();
+        let planned = if horizon.pitr.is_zero() {
+            Lsn(last.0.saturating_sub(horizon.bytes))
+        } else {
+            let span = i64::try_from(horizon.pitr.as_micros()).unwrap_or(i64::MAX);
+            let time = self.shared.env.postgres_now().saturating_sub(span);
+            match self.lsn_for_timestamp(time).await? {
+                LsnForTimestamp::Present(lsn) | LsnForTimestamp::Future(lsn) => lsn,
+                LsnForTimestamp::Past(_) | LsnForTimestamp::NoData(_) => applied,
+            }
+        };
+        // Only what is in files can go, and only what an image could hold.
+        Ok(Lsn(planned.0 & !7)
+            .min(self.disk_consistent_lsn())
+            .max(applied))
+    }
+
+    /// Collects garbage: raises the cutoff and removes layers that nobody can need.
+    pub async fn gc(&self, horizon: Horizon) -> Result<Collected> {
+        let _one_at_a_time = self.compacting.lock().await;
+        self.check_active()?;
+        let target = self.planned_cutoff(horizon).await?;
+        let (cutoff, held) = self.retention.advance(target, self.shared.env.clock.wall());
+        let map = self.layers();
+        let mut result = Collected {
+            total: map.file_count(),
+            cutoff,
+            ..Collected::default()
+        };
+        let mut remove: Vec<Arc<Layer>> = Vec::new();
+        for layer in map.files() {
+            match verdict(&map, layer, cutoff, &held) {
+                Verdict::Cutoff => result.by_cutoff += 1,
+                Verdict::Branch => result.by_branches += 1,
+                Verdict::Lease => result.by_leases += 1,
+                Verdict::NotUpdated => result.not_updated += 1,
+                Verdict::Remove => {
+                    result.removed += 1;
+                    result.removed_bytes += layer.size();
+                    remove.push(Arc::clone(layer));
+                }
+            }
+        }
+        if !remove.is_empty() {
+            self.replace(&remove, Vec::new());
+            self.request_upload();
+            info!(tenant = %self.tenant, timeline = %self.id, %cutoff, removed = result.removed, bytes = result.removed_bytes, "garbage collected");
+            self.shared.metrics.collected(&result);
+        }
+        Ok(result)
+    }
+
+    /// Layers that no index in the bucket names any more and nobody reads are deleted, from the
+    /// bucket and from disk. The generation was validated behind that index.
+    pub(super) async fn sweep(&self) -> Result<()> {
+        let free: Vec<Arc<Layer>> = {
+            let mut condemned = self.condemned.lock();
+            let all = std::mem::take(&mut *condemned);
+            let (free, held) = all.into_iter().partition(|l| Arc::strong_count(l) == 1);
+            *condemned = held;
+            free
+        };
+        if free.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<String> = free
+            .iter()
+            .filter(|l| l.entry().shard == self.tenant.shard)
+            .map(|l| l.object_key(&self.tenant.tenant, &self.id))
+            .collect();
+        if let Err(e) = self.shared.env.bucket.delete(&keys).await {
+            self.condemned.lock().extend(free);
+            return Err(e.into());
+        }
+        for layer in &free {
+            match self.shared.env.disk.remove(&layer.local_path()) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the layers that the index to be made now leaves out.
+    pub(super) fn take_retired(&self) -> Vec<Arc<Layer>> {
+        std::mem::take(&mut *self.retired.lock())
+    }
+
+    /// Gives them back: that index was not made.
+    pub(super) fn restore_retired(&self, layers: Vec<Arc<Layer>>) {
+        self.retired.lock().extend(layers);
+    }
+
+    /// Layers on their way out of the bucket.
+    pub fn layers_to_delete(&self) -> usize {
+        self.retired.lock().len() + self.condemned.lock().len()
+    }
+
+    /// False in the first lease length after loading, within which those who hold a lease that an
+    /// earlier process granted renew it.
+    pub fn may_collect(&self) -> bool {
+        let now = self.shared.env.clock.monotonic();
+        now.saturating_sub(self.loaded) >= self.shared.conf.load().lsn_lease_length
+    }
+
+    /// Collects garbage if it is time to.
+    pub(in crate::engine) async fn gc_if_due(&self) -> Result<()> {
+        let conf = self.shared.conf.load_full();
+        let now = self.shared.env.clock.monotonic();
+        let last = Duration::from_micros(self.last_gc_us.load(Ordering::Acquire));
+        let due = !conf.gc_period.is_zero() && now.saturating_sub(last) >= conf.gc_period;
+        if !due || !self.may_collect() {
+            return Ok(());
+        }
+        let us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+        self.last_gc_us.store(us, Ordering::Release);
+        let horizon = Horizon {
+            bytes: conf.gc_horizon,
+            pitr: conf.pitr_interval,
+        };
+        match self.gc(horizon).await {
+            Ok(_) | Err(Error::Precondition(_)) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// Why a layer stays, or that it goes.
+fn verdict(map: &LayerMap, layer: &Layer, cutoff: Lsn, held: &Held) -> Verdict {
+    // The lowest LSN at which an image holds all that the layer does.
+    let from = if layer.is_delta() {
+        Lsn(layer.lsns().end.0.saturating_sub(1))
+    } else {
+        layer.lsns().end
+    };
+    if from > cutoff {
+        return Verdict::Cutoff;
+    }
+    let start = layer.lsns().start;
+    let lowest = |points: &[Lsn]| points.get(points.partition_point(|p| *p < start)).copied();
+    for (points, verdict) in [
+        (&held.branches, Verdict::Branch),
+        (&held.leases, Verdict::Lease),
+    ] {
+        if let Some(point) = lowest(points)
+            && !map.image_exists(layer.keys(), from, point)
+        {
+            return verdict;
+        }
+    }
+    if map.image_exists(layer.keys(), from, cutoff) {
+        Verdict::Remove
+    } else {
+        Verdict::NotUpdated
+    }
+}
