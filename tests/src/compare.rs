@@ -192,7 +192,10 @@ fn blank_what_is_not_logged(kind: Kind, block: u32, page: &mut [u8; PAGE_SIZE]) 
 }
 
 /// Relation files by fork, segments in order.
-fn relation_files(pgdata: &Path, version: PgMajor) -> Result<BTreeMap<RelTag, Vec<PathBuf>>> {
+pub(crate) fn relation_files(
+    pgdata: &Path,
+    version: PgMajor,
+) -> Result<BTreeMap<RelTag, Vec<PathBuf>>> {
     let mut found: BTreeMap<RelTag, BTreeMap<u32, PathBuf>> = BTreeMap::new();
     let mut directories = vec!["global".to_owned()];
     for entry in std::fs::read_dir(pgdata.join("base"))? {
@@ -216,7 +219,7 @@ fn relation_files(pgdata: &Path, version: PgMajor) -> Result<BTreeMap<RelTag, Ve
         .collect())
 }
 
-fn read_relation(segments: &[PathBuf]) -> Result<Vec<u8>> {
+pub(crate) fn read_relation(segments: &[PathBuf]) -> Result<Vec<u8>> {
     let mut content = Vec::new();
     for (i, path) in segments.iter().enumerate() {
         let full = i * BLOCKS_PER_SEGMENT as usize * PAGE_SIZE;
@@ -268,7 +271,7 @@ where
 
 /// Every offset that the pageserver has is the server's; the server may have set the one behind
 /// the newest multixact ahead of its record.
-fn offsets_agree(ours: &[u8], theirs: &[u8]) -> bool {
+pub(crate) fn offsets_agree(ours: &[u8], theirs: &[u8]) -> bool {
     let words = |p: &[u8]| p.chunks_exact(4).map(<[u8]>::to_vec).collect::<Vec<_>>();
     let (ours, theirs) = (words(ours), words(theirs));
     theirs.iter().enumerate().all(|(i, t)| match ours.get(i) {

@@ -6,4 +6,5 @@ pub mod compare;
 pub mod daemon;
 pub mod oracle;
 pub mod postgres;
+pub mod recovery;
 pub mod workload;

@@ -224,7 +224,7 @@ pub fn replay(
 }
 
 /// Segment size, number of the first segment, and the files in order.
-fn segments(directory: &Path) -> Result<(u32, u64, Vec<PathBuf>)> {
+pub(crate) fn segments(directory: &Path) -> Result<(u32, u64, Vec<PathBuf>)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).with_context(|| format!("{}", directory.display()))? {
         let entry = entry?;

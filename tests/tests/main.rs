@@ -15,6 +15,7 @@ mod harness_runs_every_major;
 mod pages_carry_checksums;
 mod pages_equal_the_primary_on_every_major;
 mod receiver_resumes;
+mod redo_equals_recovery;
 mod redo_matches_consistency_images;
 mod replication_base_backup_restores;
 mod replication_follows_a_promotion;

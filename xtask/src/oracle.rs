@@ -1,6 +1,7 @@
 //! `cargo xtask oracle`.
 
 mod cases;
+mod recovery;
 
 use anyhow::{Context as _, Result, ensure};
 use cases::Cases;
@@ -30,6 +31,18 @@ pub struct Arguments {
     /// Replay this pg_wal of a server that ran with wal_consistency_checking = 'all'; needs --major
     #[arg(long, value_name = "PG_WAL_DIR")]
     dir: Option<PathBuf>,
+    /// Compare with Postgres's own recovery of a random workload instead
+    #[arg(long, conflicts_with_all = ["dir", "checksums", "no_full_page_writes", "percent"])]
+    recovery: bool,
+    /// With --recovery: how many seeds for each version
+    #[arg(long, default_value_t = 5, requires = "recovery")]
+    seeds: u64,
+    /// With --recovery: the first seed
+    #[arg(long, default_value_t = 1, requires = "recovery")]
+    first_seed: u64,
+    /// With --recovery: steps of the workload for each seed
+    #[arg(long, default_value_t = 200, requires = "recovery")]
+    steps: u32,
     /// With --dir: write one record of each variant, with its pages, as a golden file
     #[arg(long, value_name = "FILE", requires = "dir")]
     cases: Option<PathBuf>,
@@ -39,6 +52,15 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let majors = arguments.major.iter().map(|n| PgMajor::try_from(*n));
     let mut majors = majors.collect::<Result<Vec<_>, _>>()?;
+    if arguments.recovery {
+        let majors = if majors.is_empty() {
+            PgMajor::ALL.to_vec()
+        } else {
+            majors
+        };
+        let last = arguments.first_seed.saturating_add(arguments.seeds);
+        return recovery::run(&majors, arguments.first_seed..last, arguments.steps);
+    }
     let mut sum = Report::default();
     if let Some(dir) = &arguments.dir {
         ensure!(majors.len() == 1, "--dir needs one --major");
@@ -98,9 +120,8 @@ fn print(major: PgMajor, found: &Replay) {
     }
 }
 
-fn verdict(sum: &Report) -> Result<()> {
-    let unseen: Vec<_> = sum
-        .unseen()
+fn print_unseen(types: impl Iterator<Item = (u8, u8)>) {
+    let unseen: Vec<_> = types
         .map(|(rm, op)| format!("{} {}", rmgr_name(rm), name::record(rm, op)))
         .collect();
     if unseen.is_empty() {
@@ -108,6 +129,10 @@ fn verdict(sum: &Report) -> Result<()> {
     } else {
         println!("never seen: {}", unseen.join(", "));
     }
+}
+
+fn verdict(sum: &Report) -> Result<()> {
+    print_unseen(sum.unseen());
     let total = sum.total();
     let wrong = total.mismatched + total.strict + total.errors;
     println!(
