@@ -40,6 +40,7 @@ const KEYS: &[&str] = &[
     "remote_storage",
     "tenant_config",
     "wait_lsn_timeout",
+    "wal_redo_program",
 ];
 
 /// How log lines look.
@@ -62,6 +63,8 @@ pub struct Config {
     pub listen_pg_addr: SocketAddr,
     /// How long a read waits for WAL.
     pub wait_lsn_timeout: Duration,
+    /// Program that replays records of extensions; `{major}` in its path is the Postgres version.
+    pub wal_redo_program: Option<String>,
     /// Most unflushed data in memory, in bytes.
     pub memory_budget: usize,
     /// Log lines.
@@ -101,6 +104,7 @@ impl Config {
             listen_http_addr: SocketAddr::from(([127, 0, 0, 1], 9898)),
             listen_pg_addr: SocketAddr::from(([127, 0, 0, 1], 64000)),
             wait_lsn_timeout: Duration::from_secs(300),
+            wal_redo_program: None,
             memory_budget: DEFAULT_MEMORY_BUDGET,
             log_format: LogFormat::Plain,
             tenant_config: serde_json::Map::new(),
@@ -149,6 +153,15 @@ impl Config {
                                 "wait_lsn_timeout = {value}: expected a duration such as \"300s\""
                             )
                         })?;
+                }
+                "wal_redo_program" => {
+                    let path = value.as_str().filter(|p| Path::new(p).is_absolute());
+                    let path = path.with_context(|| {
+                        format!(
+                            "wal_redo_program = {value}: expected the absolute path of a program"
+                        )
+                    })?;
+                    config.wal_redo_program = Some(path.to_owned());
                 }
                 other => {
                     let near = KEYS
@@ -268,6 +281,13 @@ mod tests {
             parse("allow_unauthenticated_network = true\nlisten_pg_addr = \"0.0.0.0:64000\"")
                 .is_ok()
         );
+    }
+
+    #[test]
+    fn the_redo_program_has_an_absolute_path() {
+        assert!(parse("wal_redo_program = \"redo\"").is_err());
+        let c = parse("wal_redo_program = \"/opt/pg{major}/redo\"").unwrap();
+        assert_eq!(c.wal_redo_program.as_deref(), Some("/opt/pg{major}/redo"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::engine::env::{HostClock, HostEntropy};
 use crate::engine::metrics::Metrics;
 use crate::engine::{Engine, Env};
 use crate::page_service::{self, Service};
+use crate::redo_process::Programs;
 use crate::walreceiver::{Receivers, Source};
 use crate::{http, import};
 use anyhow::Context;
@@ -64,6 +65,9 @@ pub async fn run(
         metrics,
         config.tenant_config.clone(),
     );
+    if let Some(path) = &config.wal_redo_program {
+        engine.redo().configure(Arc::new(Programs::new(path)));
+    }
     let receivers = Arc::new(Receivers::default());
     let state = http::State::new(
         Arc::clone(&engine),

@@ -8,4 +8,5 @@ pub mod engine;
 pub mod http;
 pub mod import;
 pub mod page_service;
+pub mod redo_process;
 pub mod walreceiver;

@@ -79,7 +79,7 @@ pub enum Error {
         timeline: TimelineId,
         key: Key,
         lsn: Lsn,
-        source: Arc<wal_redo::Error>,
+        source: Arc<super::redo_program::Error>,
     },
     #[error("{file}: {source}")]
     Layer {

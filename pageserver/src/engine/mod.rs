@@ -13,6 +13,7 @@ pub mod layer;
 pub mod layer_map;
 pub mod memory;
 pub mod metrics;
+pub mod redo_program;
 pub mod shared;
 pub mod tenant;
 pub mod timeline;
@@ -59,6 +60,7 @@ pub struct Engine {
     jobs: Jobs,
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
+    redo: Arc<redo_program::Fallback>,
     defaults: Map<String, Value>,
     cancel: CancellationToken,
     tenants: RwLock<BTreeMap<TenantShardId, Arc<Tenant>>>,
@@ -80,6 +82,7 @@ impl Engine {
             jobs,
             registry: Arc::default(),
             metrics,
+            redo: Arc::default(),
             defaults,
             cancel: CancellationToken::new(),
             tenants: RwLock::default(),
@@ -95,6 +98,11 @@ impl Engine {
     /// Counters.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// What replays records that native redo cannot.
+    pub fn redo(&self) -> &redo_program::Fallback {
+        &self.redo
     }
 
     /// Timelines that the background timer looks at.
@@ -121,6 +129,7 @@ impl Engine {
             jobs: self.jobs.clone(),
             registry: Arc::clone(&self.registry),
             metrics: Arc::clone(&self.metrics),
+            redo: Arc::clone(&self.redo),
             cancel: self.cancel.child_token(),
         })
     }

@@ -6,6 +6,7 @@ use super::error::{Error, Result};
 use super::generation::Lease;
 use super::jobs::{Jobs, Registry};
 use super::metrics::Metrics;
+use super::redo_program::Fallback;
 use arc_swap::ArcSwap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
@@ -83,6 +84,8 @@ pub struct Shared {
     pub registry: std::sync::Arc<Registry>,
     /// Counters.
     pub metrics: std::sync::Arc<Metrics>,
+    /// What replays records that native redo cannot.
+    pub redo: std::sync::Arc<Fallback>,
     /// Cancelled when the tenant stops.
     pub cancel: CancellationToken,
 }

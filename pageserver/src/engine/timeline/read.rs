@@ -173,6 +173,11 @@ impl Timeline {
             &dialect,
             &mut page,
         )
+        .or_else(|failed| {
+            let (base, redo) = (base.as_deref(), &self.shared.redo);
+            let again = || redo.reconstruct(failed, &key, base, &records, &dialect, &mut page);
+            self.shared.env.blocking(again)
+        })
         .map_err(|source| Error::Redo {
             tenant: self.tenant,
             timeline: self.id,
