@@ -19,6 +19,7 @@ use layer_format::{LayerEntry, Name};
 use pageserver::engine::Timeline;
 use pageserver::engine::layer::Layer;
 use pageserver::engine::layer_map::LayerMap;
+use pageserver::engine::open_layers::OpenLayers;
 use pageserver::engine::timeline::Position;
 use std::fs::File;
 use std::hint::black_box;
@@ -199,7 +200,8 @@ fn lookup(layers: u32) {
             },
         }
     });
-    let layer = |name| Layer::known(tenant, TimelineId([1; 16]), "", name, entry);
+    let cache = OpenLayers::new(1 << 30, 64);
+    let layer = |name| Layer::known(&cache, tenant, TimelineId([1; 16]), "", name, entry);
     let all: Vec<Arc<Layer>> = names.map(|n| Arc::new(layer(n))).collect();
     let mut build = Times::default();
     let map = build.time(|| LayerMap::new(all.iter().cloned(), Position::default()));

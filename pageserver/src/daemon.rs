@@ -65,6 +65,7 @@ pub async fn run(
         metrics,
         config.tenant_config.clone(),
     );
+    engine.open_layers().limit_files(file_descriptors() / 2);
     if let Some(path) = &config.wal_redo_program {
         engine.redo().configure(Arc::new(Programs::new(path)));
     }
@@ -155,4 +156,27 @@ fn lock(dir: &Path) -> anyhow::Result<std::fs::File> {
     file.set_len(0)?;
     writeln!(file, "{}", std::process::id())?;
     Ok(file)
+}
+
+/// Raises the limit of open files as far as this process may. Returns it, at most 8192.
+fn file_descriptors() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    const ENOUGH: u64 = 8192;
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(ENOUGH).min(ENOUGH);
+    let current = limit.current.unwrap_or(ENOUGH);
+    if current >= most {
+        return usize::try_from(current.min(ENOUGH)).unwrap_or(usize::MAX);
+    }
+    let raised = Rlimit {
+        current: Some(most),
+        maximum: limit.maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => usize::try_from(most).unwrap_or(usize::MAX),
+        Err(e) => {
+            warn!("the limit of open files stays at {current}: {e}");
+            usize::try_from(current).unwrap_or(usize::MAX)
+        }
+    }
 }

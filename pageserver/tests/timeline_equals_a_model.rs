@@ -32,6 +32,8 @@ const TENANT: TenantShardId = TenantShardId::unsharded(TenantId([7; 16]));
 const MAIN: TimelineId = TimelineId([1; 16]);
 const START: Lsn = Lsn(0x1000);
 const KEYS: u32 = 6;
+/// Layers open at once: few, so that they are closed and opened all the time.
+const OPEN_LAYERS: usize = 3;
 /// `delta_chain_threshold`.
 const CHAIN: usize = 4;
 
@@ -124,7 +126,9 @@ fn engine(directory: &tempfile::TempDir, bucket: &Arc<Memory>) -> Arc<Engine> {
     });
     // No runner: what happens in the background happens in the steps.
     let defaults = settings.as_object().unwrap().clone();
-    Engine::new(env, 1 << 30, metrics, defaults).0
+    let engine = Engine::new(env, 1 << 30, metrics, defaults).0;
+    engine.open_layers().limit_files(OPEN_LAYERS);
+    engine
 }
 
 impl World {
@@ -346,6 +350,8 @@ async fn run(steps: Vec<Step>) {
         }
     }
     world.check().await;
+    let (_, open) = world.engine.open_layers().usage();
+    assert!(open <= OPEN_LAYERS, "{open} layers are open");
     world.check_bucket().await;
     world.restart(true).await;
     world.check().await;

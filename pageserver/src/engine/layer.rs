@@ -7,9 +7,9 @@ use super::disk::{ReadFile, WriteFile};
 use super::env::Env;
 use super::error::{Error, Result};
 use super::memory::{self, Stored};
+use super::open_layers::{OpenLayers, Slot};
 use super::shared::Shared;
 use super::timeline::Timeline;
-use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use layer_format::reader::{Extent, Head};
 use layer_format::writer::{Finished, Options, Sink};
@@ -23,7 +23,11 @@ use types::{Key, KeyRange, Lsn, PAGE_SIZE, TenantId, TenantShardId, TimelineId};
 /// Buffer for verifying a downloaded file.
 const VERIFY_CHUNK: usize = 1 << 20;
 /// Most bytes of one key that a scan of an in-file chain may gather, against runaway memory.
-pub const MAX_CHAIN_BYTES: usize = 256 << 20;
+pub const MAX_CHAIN_BYTES: u64 = 256 << 20;
+/// Bytes between two blobs that are read along rather than read around.
+const MAX_GAP: u64 = 16 << 10;
+/// Most bytes read at once for several blobs.
+const MAX_RUN: u64 = 256 << 10;
 
 /// What a layer said about a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,6 +40,28 @@ pub enum Found {
     Absent,
 }
 
+/// A key that is looked for in a layer.
+#[derive(Debug)]
+pub struct Lookup<'a> {
+    /// The key.
+    pub key: Key,
+    /// LSNs of the values wanted.
+    pub lsns: Range<Lsn>,
+    /// Takes the values, newest first.
+    pub out: &'a mut Vec<Stored>,
+    /// What the layer said.
+    pub found: Found,
+}
+
+/// A blob that a lookup needs.
+#[derive(Debug)]
+struct Wanted {
+    lookup: usize,
+    lsn: Lsn,
+    will_init: bool,
+    extent: Extent,
+}
+
 /// A run of values of a delta layer.
 #[derive(Debug, Default)]
 pub struct Chunk {
@@ -45,10 +71,18 @@ pub struct Chunk {
     pub next: Option<(Key, Lsn)>,
 }
 
+/// An open file and its decoded index.
 #[derive(Debug)]
-struct Opened {
+pub struct Opened {
     file: Arc<dyn ReadFile>,
     content: layer_format::Layer,
+}
+
+impl Opened {
+    /// Memory held, in bytes.
+    pub fn memory(&self) -> usize {
+        self.content.memory()
+    }
 }
 
 /// A layer file with its place in the bucket and on disk.
@@ -62,13 +96,14 @@ pub struct Layer {
     timeline: TimelineId,
     directory: String,
     resident: AtomicBool,
-    opened: ArcSwapOption<Opened>,
+    opened: Arc<Slot>,
     opening: tokio::sync::Mutex<()>,
 }
 
 impl Layer {
     /// A layer that the index names. Not resident until said so.
     pub fn known(
+        cache: &Arc<OpenLayers>,
         tenant: TenantShardId,
         timeline: TimelineId,
         directory: &str,
@@ -84,7 +119,7 @@ impl Layer {
             timeline,
             directory: directory.to_owned(),
             resident: AtomicBool::new(false),
-            opened: ArcSwapOption::empty(),
+            opened: cache.slot(),
             opening: tokio::sync::Mutex::new(()),
         }
     }
@@ -149,68 +184,84 @@ impl Layer {
         path::layer(tenant, timeline, &self.name, &self.entry)
     }
 
-    /// Appends the values of `key` with LSN in `lsns` to `out`, newest first, down to the first
-    /// that needs nothing older.
-    pub async fn collect(
-        &self,
-        shared: &Shared,
-        key: &Key,
-        lsns: Range<Lsn>,
-        out: &mut Vec<Stored>,
-    ) -> Result<Found> {
-        let had = out.len();
+    /// Appends to each lookup the values of its key with LSN in its range, newest first, down to
+    /// the first that needs nothing older. Blobs that lie close to each other are read at once.
+    pub async fn collect(&self, shared: &Shared, lookups: &mut [Lookup<'_>]) -> Result<()> {
         let opened = self.open(shared).await?;
-        match self.read_values(&opened, key, &lsns, out) {
+        match self.read_values(&opened, lookups) {
             Err(e @ Error::Layer { .. }) => {
-                out.truncate(had);
                 self.put_aside(shared, &e).await?;
                 let opened = self.open(shared).await?;
-                self.read_values(&opened, key, &lsns, out)
+                self.read_values(&opened, lookups)
             }
             other => other,
         }
     }
 
-    fn read_values(
+    /// Fills the lookups; on failure they are as before.
+    fn read_values(&self, opened: &Opened, lookups: &mut [Lookup<'_>]) -> Result<()> {
+        let mut wanted: Vec<Wanted> = Vec::with_capacity(lookups.len());
+        let mut founds: Vec<Found> = Vec::with_capacity(lookups.len());
+        for (at, lookup) in lookups.iter().enumerate() {
+            founds.push(self.locate(opened, at, lookup, &mut wanted)?);
+        }
+        let values = self.read_wanted(opened, &wanted)?;
+        // In the order of lookups, and within each from new to old.
+        for (want, bytes) in wanted.iter().zip(values) {
+            if let (Some(lookup), Some(bytes)) = (lookups.get_mut(want.lookup), bytes) {
+                lookup.out.push(Stored {
+                    lsn: want.lsn,
+                    will_init: want.will_init,
+                    bytes,
+                    bare: !self.is_delta(),
+                });
+            }
+        }
+        for (lookup, found) in lookups.iter_mut().zip(founds) {
+            lookup.found = found;
+        }
+        Ok(())
+    }
+
+    /// Appends where the values for a lookup are.
+    fn locate(
         &self,
         opened: &Opened,
-        key: &Key,
-        lsns: &Range<Lsn>,
-        out: &mut Vec<Stored>,
+        at: usize,
+        lookup: &Lookup<'_>,
+        wanted: &mut Vec<Wanted>,
     ) -> Result<Found> {
         match &opened.content {
-            layer_format::Layer::Image(image) => match image.get(*key) {
-                None => Ok(Found::Absent),
+            layer_format::Layer::Image(image) => Ok(match image.get(lookup.key) {
+                None => Found::Absent,
                 Some(extent) => {
-                    let bytes = self.read(opened, extent)?;
-                    let mut value = Vec::with_capacity(bytes.len() + 12);
-                    types::value::encode_image(&mut value, &bytes);
-                    out.push(Stored {
+                    wanted.push(Wanted {
+                        lookup: at,
                         lsn: self.lsns.start,
                         will_init: true,
-                        bytes: value.into(),
+                        extent,
                     });
-                    Ok(Found::Complete)
+                    Found::Complete
                 }
-            },
+            }),
             layer_format::Layer::Delta(delta) => {
                 let mut total = 0;
-                for version in delta.versions(*key, lsns.end) {
-                    if version.lsn < lsns.start {
+                for version in delta.versions(lookup.key, lookup.lsns.end) {
+                    if version.lsn < lookup.lsns.start {
                         break;
                     }
-                    let bytes = self.read(opened, version.extent)?;
-                    total += bytes.len();
+                    total += version.extent.len;
                     if total > MAX_CHAIN_BYTES {
                         return Err(Error::Internal(format!(
-                            "{}: more than {MAX_CHAIN_BYTES} bytes of changes to key {key}",
-                            self.name
+                            "{}: more than {MAX_CHAIN_BYTES} bytes of changes to key {}",
+                            self.name, lookup.key
                         )));
                     }
-                    out.push(Stored {
+                    wanted.push(Wanted {
+                        lookup: at,
                         lsn: version.lsn,
                         will_init: version.will_init,
-                        bytes,
+                        extent: version.extent,
                     });
                     if version.will_init {
                         return Ok(Found::Complete);
@@ -221,10 +272,39 @@ impl Layer {
         }
     }
 
-    /// Reads, verifies and decodes one blob.
-    fn read(&self, opened: &Opened, extent: Extent) -> Result<Bytes> {
-        let (blocks, bytes) = self.read_blocks(opened, extent)?;
-        self.decode(&bytes, blocks, extent)
+    /// Reads blobs, each by itself if it lies alone, else together with its neighbours in the
+    /// file. The answers are in the order of the questions.
+    fn read_wanted(&self, opened: &Opened, wanted: &[Wanted]) -> Result<Vec<Option<Bytes>>> {
+        let mut values: Vec<Option<Bytes>> = vec![None; wanted.len()];
+        let mut order: Vec<usize> = (0..wanted.len()).collect();
+        order.sort_unstable_by_key(|at| wanted.get(*at).map_or(0, |w| w.extent.offset));
+        let mut rest = order.as_slice();
+        while let Some((first, _)) = rest.split_first() {
+            let Some(mut run) = wanted.get(*first).map(|w| w.extent) else {
+                break;
+            };
+            let mut n = 1;
+            for next in rest.iter().skip(1).filter_map(|at| wanted.get(*at)) {
+                let grown = Extent {
+                    offset: run.offset,
+                    len: next.extent.end().max(run.end()) - run.offset,
+                };
+                if next.extent.offset > run.end() + MAX_GAP || grown.len > MAX_RUN {
+                    break;
+                }
+                run = grown;
+                n += 1;
+            }
+            let (now, later) = rest.split_at(n);
+            rest = later;
+            let (blocks, bytes) = self.read_blocks(opened, run)?;
+            for at in now {
+                if let (Some(want), Some(value)) = (wanted.get(*at), values.get_mut(*at)) {
+                    *value = Some(self.decode(&bytes, blocks, want.extent)?);
+                }
+            }
+        }
+        Ok(values)
     }
 
     fn failed(&self, extent: Extent, e: &dyn std::fmt::Display) -> Error {
@@ -333,6 +413,7 @@ impl Layer {
                     lsn: entry.lsn,
                     will_init: entry.will_init,
                     bytes,
+                    bare: false,
                 },
             ));
         }
@@ -356,11 +437,11 @@ impl Layer {
     }
 
     async fn open(&self, shared: &Shared) -> Result<Arc<Opened>> {
-        if let Some(opened) = self.opened.load_full() {
+        if let Some(opened) = self.opened.get() {
             return Ok(opened);
         }
         let _one_at_a_time = self.opening.lock().await;
-        if let Some(opened) = self.opened.load_full() {
+        if let Some(opened) = self.opened.get() {
             return Ok(opened);
         }
         if !self.is_resident() {
@@ -375,7 +456,7 @@ impl Layer {
             other => other?,
         };
         let opened = Arc::new(opened);
-        self.opened.store(Some(Arc::clone(&opened)));
+        self.opened.put(&opened);
         Ok(opened)
     }
 
@@ -482,7 +563,7 @@ impl Layer {
         let path = self.local_path();
         error!(tenant = %self.tenant, timeline = %self.timeline, file = %path, "damaged, put aside and fetched again: {why}");
         shared.metrics.checksum_failed();
-        self.opened.store(None);
+        self.opened.close();
         self.set_resident(false);
         match shared.env.disk.rename(&path, &format!("{path}.damaged")) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
@@ -533,6 +614,7 @@ impl Draft {
         drop(file);
         let directory = timeline.directory();
         let layer = Layer::known(
+            &timeline.shared().open_layers,
             timeline.tenant,
             timeline.id,
             &directory,

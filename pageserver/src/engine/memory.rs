@@ -39,8 +39,10 @@ pub struct Stored {
     pub lsn: Lsn,
     /// Nothing older is needed.
     pub will_init: bool,
-    /// Serialized `Value`.
+    /// Serialized `Value`; the value itself if `bare`.
     pub bytes: Bytes,
+    /// True for the content of an image layer, which is stored without a tag.
+    pub bare: bool,
 }
 
 /// Values by key and LSN, in memory.
@@ -268,6 +270,7 @@ impl Inner {
             lsn: slot.lsn,
             will_init: slot.will_init,
             bytes,
+            bare: false,
         }
     }
 }

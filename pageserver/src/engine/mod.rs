@@ -13,6 +13,7 @@ pub mod layer;
 pub mod layer_map;
 pub mod memory;
 pub mod metrics;
+pub mod open_layers;
 pub mod redo_program;
 pub mod shared;
 pub mod tenant;
@@ -29,6 +30,7 @@ use generation::{Lease, Record};
 use jobs::{Jobs, Registry, Runner};
 use layer_format::index_part::IndexPart;
 use metrics::Metrics;
+use open_layers::OpenLayers;
 use parking_lot::RwLock;
 use serde_json::{Map, Value};
 use shared::{Budget, Shared};
@@ -57,6 +59,7 @@ pub struct Unfinished {
 pub struct Engine {
     env: Env,
     budget: Arc<Budget>,
+    open_layers: Arc<OpenLayers>,
     jobs: Jobs,
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
@@ -79,6 +82,7 @@ impl Engine {
         let engine = Engine {
             env,
             budget: Arc::new(Budget::new(memory_budget)),
+            open_layers: OpenLayers::new(open_layers::DEFAULT_BYTES, open_layers::DEFAULT_FILES),
             jobs,
             registry: Arc::default(),
             metrics,
@@ -93,6 +97,11 @@ impl Engine {
     /// The outside world.
     pub fn env(&self) -> &Env {
         &self.env
+    }
+
+    /// Open layer files.
+    pub fn open_layers(&self) -> &Arc<OpenLayers> {
+        &self.open_layers
     }
 
     /// Counters.
@@ -125,6 +134,7 @@ impl Engine {
             env: self.env.clone(),
             conf: ArcSwap::from_pointee(conf),
             budget: Arc::clone(&self.budget),
+            open_layers: Arc::clone(&self.open_layers),
             lease: Some(Arc::new(lease)),
             jobs: self.jobs.clone(),
             registry: Arc::clone(&self.registry),

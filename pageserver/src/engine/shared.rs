@@ -6,6 +6,7 @@ use super::error::{Error, Result};
 use super::generation::Lease;
 use super::jobs::{Jobs, Registry};
 use super::metrics::Metrics;
+use super::open_layers::OpenLayers;
 use super::redo_program::Fallback;
 use arc_swap::ArcSwap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -76,6 +77,8 @@ pub struct Shared {
     pub conf: ArcSwap<TenantConf>,
     /// Memory for unflushed data.
     pub budget: std::sync::Arc<Budget>,
+    /// Open layer files of all tenants.
+    pub open_layers: std::sync::Arc<OpenLayers>,
     /// The right to write this tenant; `None` when a control plane issues generations.
     pub lease: Option<std::sync::Arc<Lease>>,
     /// Background work.

@@ -222,7 +222,14 @@ impl Tenant {
                 warn!(tenant = %self.id, timeline = %id, layer = %name, end = %meta.disk_consistent_lsn, "newer than the index that names it, left out");
                 continue;
             }
-            let layer = Layer::known(self.id, id, &dir, name.clone(), *entry);
+            let layer = Layer::known(
+                &self.shared.open_layers,
+                self.id,
+                id,
+                &dir,
+                name.clone(),
+                *entry,
+            );
             let file = layer.local_name();
             layer.set_resident(local.get(&file) == Some(&entry.file_size));
             known.insert(file);

@@ -103,8 +103,31 @@ impl Stream {
         requests: &[Request],
         out: &mut Responses<'_>,
     ) -> Result<(), Error> {
+        // All of them stay readable until the answers are made.
+        let mut pins = Vec::with_capacity(requests.len());
+        let mut asked = Vec::with_capacity(requests.len());
+        let mut refused = Vec::with_capacity(requests.len());
         for request in requests {
-            match self.page(timeline, request).await {
+            let question = self.question(timeline, request).await;
+            refused.push(match question {
+                Ok((rel, block, pin)) => {
+                    asked.push((rel, block, pin.lsn()));
+                    pins.push(pin);
+                    None
+                }
+                Err(refusal) => Some(refusal),
+            });
+        }
+        let mut pages = timeline.page_batch(&asked).await.into_iter();
+        for refusal in refused {
+            let answer = match refusal {
+                Some(refusal) => Err(refusal),
+                None => match pages.next() {
+                    Some(page) => page.map_err(Refusal::from),
+                    None => Err(Refusal::Stream(Error::internal("a page is missing"))),
+                },
+            };
+            match answer {
                 Ok(page) => out.page(|slot| match page.first_chunk::<PAGE_SIZE>() {
                     Some(bytes) => {
                         slot.copy_from_slice(bytes);
@@ -123,7 +146,12 @@ impl Stream {
         Ok(())
     }
 
-    async fn page(&self, timeline: &Timeline, request: &Request) -> Result<bytes::Bytes, Refusal> {
+    /// Which page a request asks for, and at which LSN.
+    async fn question(
+        &self,
+        timeline: &Timeline,
+        request: &Request,
+    ) -> Result<(RelTag, u32, Pin), Refusal> {
         let Query::GetPage { rel, block } = &request.query else {
             return Err(Refusal::Stream(Error::internal(
                 "a batch of pages holds another request",
@@ -131,7 +159,7 @@ impl Stream {
         };
         let rel = tag(rel)?;
         let pin = self.effective(timeline, &request.header).await?;
-        Ok(timeline.page(rel, *block, pin.lsn()).await?)
+        Ok((rel, *block, pin))
     }
 
     async fn other(

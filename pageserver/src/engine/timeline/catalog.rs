@@ -95,8 +95,37 @@ impl Timeline {
         if block >= self.relation_size(rel, lsn).await? {
             return Ok(Bytes::from_static(&[0u8; PAGE_SIZE]));
         }
+        let page = self.get(Key::rel_block(rel, block), lsn).await?;
+        self.finish_page(page, rel, block, lsn)
+    }
+
+    /// As [`Timeline::page`] for several pages, read together.
+    pub async fn page_batch(&self, asked: &[(RelTag, BlockNumber, Lsn)]) -> Vec<Result<Bytes>> {
+        let zeros = || Ok(Bytes::from_static(&[0u8; PAGE_SIZE]));
+        let mut answers: Vec<Result<Bytes>> = Vec::with_capacity(asked.len());
+        let mut keys = Vec::with_capacity(asked.len());
+        let mut places = Vec::with_capacity(asked.len());
+        for (at, (rel, block, lsn)) in asked.iter().enumerate() {
+            answers.push(match self.relation_size(*rel, *lsn).await {
+                Ok(size) if *block < size => {
+                    keys.push((Key::rel_block(*rel, *block), *lsn));
+                    places.push(at);
+                    zeros()
+                }
+                Ok(_) => zeros(),
+                Err(e) => Err(e),
+            });
+        }
+        for (at, page) in places.into_iter().zip(self.get_many(&keys).await) {
+            if let (Some(answer), Some((rel, block, lsn))) = (answers.get_mut(at), asked.get(at)) {
+                *answer = page.and_then(|page| self.finish_page(page, *rel, *block, *lsn));
+            }
+        }
+        answers
+    }
+
+    fn finish_page(&self, page: Bytes, rel: RelTag, block: BlockNumber, lsn: Lsn) -> Result<Bytes> {
         let key = Key::rel_block(rel, block);
-        let page = self.get(key, lsn).await?;
         if page.len() != PAGE_SIZE {
             return Err(Error::Internal(format!(
                 "timeline {}/{}: page of key {key} at LSN {lsn} has {} bytes",

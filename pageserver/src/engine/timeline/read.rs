@@ -2,8 +2,8 @@
 
 use super::Timeline;
 use crate::engine::error::{Error, Result};
-use crate::engine::layer::Found;
-use crate::engine::layer_map::Source;
+use crate::engine::layer::{Found, Layer, Lookup};
+use crate::engine::layer_map::{LayerMap, Source};
 use crate::engine::memory::Stored;
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -31,6 +31,70 @@ pub struct Stats {
     pub deltas: usize,
 }
 
+#[derive(Clone, Debug)]
+enum State {
+    /// Older values are needed.
+    Open,
+    /// The oldest value found needs nothing older.
+    Complete,
+    /// There is nothing older.
+    Exhausted,
+    /// They could not be read.
+    Failed(Error),
+}
+
+/// A key on its way through the layers.
+struct Search {
+    key: Key,
+    lsn: Lsn,
+    /// Where to look next: below.
+    end: Lsn,
+    /// What the layer asked now answers for: at and above.
+    floor: Lsn,
+    /// Values found, newest first.
+    chain: Vec<Stored>,
+    state: State,
+    stats: Stats,
+}
+
+impl Search {
+    fn new(key: Key, lsn: Lsn) -> Self {
+        let end = lsn.saturating_add(1);
+        Search {
+            key,
+            lsn,
+            end,
+            floor: end,
+            chain: Vec::new(),
+            state: State::Open,
+            stats: Stats::default(),
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.state, State::Open)
+    }
+
+    /// The question to the layer that is to answer from `floor` up to `end`.
+    fn lookup(&mut self) -> Lookup<'_> {
+        Lookup {
+            key: self.key,
+            lsns: self.floor..self.end,
+            out: &mut self.chain,
+            found: Found::Incomplete,
+        }
+    }
+
+    fn answered(&mut self, found: Found) {
+        self.end = self.floor;
+        self.state = match found {
+            Found::Complete => State::Complete,
+            Found::Absent => State::Exhausted,
+            Found::Incomplete => State::Open,
+        };
+    }
+}
+
 impl Timeline {
     /// The value of `key` at `lsn`, which must not exceed `last_record_lsn`.
     ///
@@ -48,24 +112,36 @@ impl Timeline {
         Ok(self.get_counted(key, lsn).await?.0)
     }
 
-    /// The values of several keys, each at its own LSN, in the order asked.
+    /// The values of several keys, each at its own LSN, in the order asked. Layers are asked for
+    /// all keys that meet there at once.
     pub async fn get_many(&self, keys: &[(Key, Lsn)]) -> Vec<Result<Bytes>> {
-        let mut out = Vec::with_capacity(keys.len());
-        for (key, lsn) in keys {
-            out.push(self.get(*key, *lsn).await);
-        }
-        out
+        let mut searches: Vec<Search> = keys.iter().map(|(k, lsn)| Search::new(*k, *lsn)).collect();
+        self.collect(&mut searches).await;
+        let finish = |search: &Search| match self.finish(search)? {
+            (Some(bytes), _) => Ok(bytes),
+            (None, _) => Err(self.missing(search.key, search.lsn, "")),
+        };
+        searches.iter().map(finish).collect()
     }
 
     /// As [`Timeline::get_opt`], with what it cost.
     pub async fn get_counted(&self, key: Key, lsn: Lsn) -> Result<(Option<Bytes>, Stats)> {
-        let mut chain = Vec::new();
-        let mut stats = Stats::default();
-        let complete = self.collect(&key, lsn, &mut chain, &mut stats).await?;
-        if chain.is_empty() {
+        let mut search = [Search::new(key, lsn)];
+        self.collect(&mut search).await;
+        let [search] = search;
+        self.finish(&search)
+    }
+
+    /// The value that a search leads to.
+    fn finish(&self, search: &Search) -> Result<(Option<Bytes>, Stats)> {
+        let mut stats = search.stats;
+        if let State::Failed(e) = &search.state {
+            return Err(e.clone());
+        }
+        if search.chain.is_empty() {
             return Ok((None, stats));
         }
-        let bytes = self.rebuild(key, lsn, &chain, complete, &mut stats)?;
+        let bytes = self.rebuild(search, &mut stats)?;
         self.shared.metrics.read(&stats);
         Ok((Some(bytes), stats))
     }
@@ -81,61 +157,119 @@ impl Timeline {
         }
     }
 
-    /// Gathers the values of `key` at or below `lsn`, newest first, through all ancestors.
-    /// True if the last one needs nothing older.
-    async fn collect(
-        &self,
-        key: &Key,
-        lsn: Lsn,
-        chain: &mut Vec<Stored>,
-        stats: &mut Stats,
-    ) -> Result<bool> {
+    /// Gathers for each search its values, newest first, through all ancestors, until none is open.
+    async fn collect(&self, searches: &mut [Search]) {
         let mut timeline = self;
-        let mut end = lsn.saturating_add(1);
         loop {
             let map = timeline.layers();
-            while let Some(found) = map.search(key, end) {
-                stats.layers += 1;
-                match &found.source {
-                    Source::Memory(layer) => {
-                        if layer.collect(key, found.floor..end, chain) {
-                            return Ok(true);
-                        }
-                    }
-                    Source::File(layer) => {
-                        match layer
-                            .collect(&timeline.shared, key, found.floor..end, chain)
-                            .await?
-                        {
-                            Found::Complete => return Ok(true),
-                            Found::Incomplete => {}
-                            Found::Absent => return Ok(false),
-                        }
-                    }
-                }
-                end = found.floor;
-            }
+            while timeline.collect_step(&map, searches).await {}
             let Some((ancestor, branch_point)) = &timeline.ancestor else {
-                return Ok(false);
+                break;
             };
-            if !key.is_inherited() {
-                return Ok(false);
+            let mut descends = false;
+            for search in searches.iter_mut().filter(|s| s.is_open()) {
+                if search.key.is_inherited() {
+                    search.end = search.end.min(branch_point.saturating_add(1));
+                    descends = true;
+                } else {
+                    search.state = State::Exhausted;
+                }
             }
-            ancestor.wait_lsn(*branch_point, ANCESTOR_WAIT).await?;
-            end = end.min(branch_point.saturating_add(1));
+            if !descends {
+                break;
+            }
+            if let Err(e) = ancestor.wait_lsn(*branch_point, ANCESTOR_WAIT).await {
+                for search in searches.iter_mut().filter(|s| s.is_open()) {
+                    search.state = State::Failed(e.clone());
+                }
+                return;
+            }
             timeline = ancestor;
+        }
+        for search in searches.iter_mut().filter(|s| s.is_open()) {
+            search.state = State::Exhausted;
         }
     }
 
-    fn rebuild(
-        &self,
-        key: Key,
-        lsn: Lsn,
-        chain: &[Stored],
-        complete: bool,
-        stats: &mut Stats,
-    ) -> Result<Bytes> {
+    /// Asks, for each open search, the one layer that has its next older values. False if there
+    /// is none for any.
+    async fn collect_step(&self, map: &LayerMap, searches: &mut [Search]) -> bool {
+        let mut files: Vec<(Arc<Layer>, Vec<usize>)> = Vec::new();
+        let mut progress = false;
+        for (at, search) in searches.iter_mut().enumerate() {
+            if !search.is_open() {
+                continue;
+            }
+            let Some(found) = map.search(&search.key, search.end) else {
+                continue;
+            };
+            progress = true;
+            search.stats.layers += 1;
+            search.floor = found.floor;
+            match found.source {
+                Source::Memory(layer) => {
+                    let lsns = found.floor..search.end;
+                    if layer.collect(&search.key, lsns, &mut search.chain) {
+                        search.state = State::Complete;
+                    }
+                    search.end = found.floor;
+                }
+                Source::File(layer) => match files.last_mut() {
+                    Some((last, keys)) if Arc::ptr_eq(last, &layer) => keys.push(at),
+                    _ => match files.iter_mut().find(|(l, _)| Arc::ptr_eq(l, &layer)) {
+                        Some((_, keys)) => keys.push(at),
+                        None => files.push((layer, vec![at])),
+                    },
+                },
+            }
+        }
+        for (layer, members) in files {
+            self.ask(&layer, &members, searches).await;
+        }
+        progress
+    }
+
+    /// Asks one layer for several searches. If that fails, each is asked for by itself, so that a
+    /// damaged place costs only those that need it.
+    async fn ask(&self, layer: &Layer, members: &[usize], searches: &mut [Search]) {
+        let mut lookups: Vec<Lookup<'_>> = Vec::with_capacity(members.len());
+        let mut next = members.iter().peekable();
+        for (at, search) in searches.iter_mut().enumerate() {
+            if next.next_if_eq(&&at).is_some() {
+                lookups.push(search.lookup());
+            }
+        }
+        if layer.collect(&self.shared, &mut lookups).await.is_ok() {
+            let founds: Vec<Found> = lookups.into_iter().map(|l| l.found).collect();
+            for (at, found) in members.iter().zip(founds) {
+                if let Some(search) = searches.get_mut(*at) {
+                    search.answered(found);
+                }
+            }
+            return;
+        }
+        for at in members {
+            let Some(search) = searches.get_mut(*at) else {
+                continue;
+            };
+            let mut lookup = [search.lookup()];
+            let result = layer.collect(&self.shared, &mut lookup).await;
+            let [lookup] = lookup;
+            let found = lookup.found;
+            match result {
+                Ok(()) => search.answered(found),
+                Err(e) => search.state = State::Failed(e),
+            }
+        }
+    }
+
+    fn rebuild(&self, search: &Search, stats: &mut Stats) -> Result<Bytes> {
+        let (key, lsn, chain) = (search.key, search.lsn, &search.chain);
+        let complete = matches!(search.state, State::Complete);
         let decode = |s: &Stored| {
+            if s.bare {
+                return Ok(Value::Image(s.bytes.clone()));
+            }
             Value::decode(&s.bytes).map_err(|source| Error::Value {
                 key,
                 lsn: s.lsn,

@@ -86,6 +86,7 @@ impl Timeline {
             lsn,
             will_init: false,
             bytes: Bytes::new(),
+            bare: false,
         };
         if self.materialize(&key, &mut value).await {
             open.replace(&key, &value);
