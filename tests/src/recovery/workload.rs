@@ -66,6 +66,7 @@ pub struct Workload {
     /// Makes names distinct.
     counter: u32,
     bloom: bool,
+    databases: bool,
     scratch: PathBuf,
 }
 
@@ -78,8 +79,15 @@ impl Workload {
             prepared: Vec::new(),
             counter: 0,
             bloom: false,
+            databases: true,
             scratch: PathBuf::new(),
         }
+    }
+
+    /// Leaves out CREATE DATABASE, whose copies of whole directories are in no page's records.
+    pub fn in_one_database(mut self) -> Workload {
+        self.databases = false;
+        self
     }
 
     /// Makes the tables and one index of each kind.
@@ -97,6 +105,8 @@ impl Workload {
              CREATE TABLE parts_0 PARTITION OF parts FOR VALUES IN (0);
              CREATE TABLE parts_1 PARTITION OF parts DEFAULT;
              CREATE TABLE keyed (k int PRIMARY KEY, n int);
+             CREATE TABLE many (id bigserial PRIMARY KEY, arr int[]);
+             CREATE INDEX ON many USING gin (arr) WITH (fastupdate = off);
              CREATE SEQUENCE counter;
              CREATE UNLOGGED TABLE fleeting (x int PRIMARY KEY);
              INSERT INTO fleeting SELECT generate_series(1, 500);",
@@ -155,7 +165,8 @@ impl Workload {
     async fn step(&mut self, cluster: &Cluster, client: &Client) -> Result<()> {
         let t = self.rng.random_range(0..TABLES);
         let statements = match self.rng.random_range(0..100) {
-            0..26 => vec![self.insert(t)],
+            0..23 => vec![self.insert(t)],
+            23..26 => self.many(),
             26..31 => self.copy(t),
             31..42 => vec![self.update(t)],
             42..50 => vec![self.delete(t)],
@@ -174,7 +185,8 @@ impl Workload {
             94..96 => self.keyed(),
             96..98 => vec!["CHECKPOINT".to_owned()],
             98 => self.catalogs(),
-            _ => return self.database(cluster, client).await,
+            _ if self.databases => return self.database(cluster, client).await,
+            _ => Vec::new(),
         };
         for sql in statements {
             client.batch_execute(&sql).await.context(sql)?;
@@ -259,6 +271,26 @@ impl Workload {
             "INSERT INTO t{t} (a, k, f, arr, p, r, ts, tsv, pad) {}",
             self.select()
         )
+    }
+
+    /// Enough rows of one key for posting trees and for trees that lose and regain levels.
+    fn many(&mut self) -> Vec<String> {
+        let n = self.rng.random_range(1000..=4000);
+        let some = format!(
+            "DELETE FROM many WHERE id % 20 BETWEEN {0} AND {0} + 12",
+            self.rng.random_range(0..8)
+        );
+        let middle = "DELETE FROM many m USING (SELECT min(id) AS low, max(id) AS high FROM many) b
+             WHERE m.id > b.low + (b.high - b.low) * 0.1 AND m.id < b.low + (b.high - b.low) * 0.9";
+        let most = "DELETE FROM many WHERE id < (SELECT max(id) FROM many) - 20";
+        let delete = [some.as_str(), middle, most];
+        let delete = delete.choose(&mut self.rng).copied().unwrap_or(most);
+        vec![
+            format!("INSERT INTO many (arr) SELECT array[1, g % 7] FROM generate_series(1, {n}) g"),
+            delete.to_owned(),
+            "VACUUM (INDEX_CLEANUP ON) many".to_owned(),
+            "VACUUM (INDEX_CLEANUP ON) many".to_owned(),
+        ]
     }
 
     /// Several tuples to a record, also into an empty table, frozen.
