@@ -10,7 +10,7 @@ use layer_format::index_part::IndexPart;
 use pageserver::engine::disk::HostDisk;
 use pageserver::engine::env::{Env, HostClock, HostEntropy};
 use pageserver::engine::metrics::Metrics;
-use pageserver::engine::redo_program::Launcher;
+use pageserver::engine::redo_program::{Launcher, Process};
 use pageserver::engine::timeline::import::Layers;
 use pageserver::engine::{Engine, Timeline};
 use pageserver::redo_process::Programs;
@@ -144,13 +144,20 @@ fn a_program_that_does_not_exist_is_named() {
     assert!(e.contains("/nonexistent/pg17/redo"), "{e}");
 }
 
-/// A shell script as a redo program.
-fn script(directory: &tempfile::TempDir, text: &str) -> Programs {
+/// A shell script as a running redo program.
+fn script(directory: &tempfile::TempDir, text: &str) -> Box<dyn Process> {
     use std::os::unix::fs::PermissionsExt;
     let path = directory.path().join("program");
     std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    Programs::new(&path.to_string_lossy())
+    let programs = Programs::new(&path.to_string_lossy());
+    loop {
+        match programs.launch(VERSION) {
+            // A process that another test forks just now has the file still open.
+            Err(e) if e.kind() == ErrorKind::ExecutableFileBusy => {}
+            launched => return launched.unwrap(),
+        }
+    }
 }
 
 /// More than a pipe holds.
@@ -159,9 +166,7 @@ static REQUEST: [u8; 1 << 20] = [b'x'; 1 << 20];
 #[test]
 fn a_program_that_reads_nothing_is_given_up() {
     let directory = tempfile::tempdir().unwrap();
-    let mut process = script(&directory, "exec sleep 1000")
-        .launch(VERSION)
-        .unwrap();
+    let mut process = script(&directory, "exec sleep 1000");
     let begun = Instant::now();
     let e = process
         .exchange(&REQUEST, &mut [0; 8192], Duration::from_millis(300))
@@ -176,7 +181,7 @@ fn a_program_that_reads_nothing_is_given_up() {
 #[test]
 fn a_program_that_ends_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
-    let mut process = script(&directory, "exit 0").launch(VERSION).unwrap();
+    let mut process = script(&directory, "exit 0");
     let e = process.exchange(&REQUEST, &mut [0; 8192], Duration::from_secs(30));
     assert_ne!(e.unwrap_err().kind(), ErrorKind::TimedOut);
 }
@@ -185,7 +190,7 @@ fn a_program_that_ends_is_an_error() {
 fn a_program_that_speaks_unasked_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let text = "head -c 9000 /dev/zero; exec cat > /dev/null";
-    let mut process = script(&directory, text).launch(VERSION).unwrap();
+    let mut process = script(&directory, text);
     let mut failed = None;
     for _ in 0..2 {
         let answer = process.exchange(&REQUEST, &mut [0; 8192], Duration::from_secs(30));
