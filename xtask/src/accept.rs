@@ -32,6 +32,9 @@ pub struct Arguments {
     /// How often the daemon is killed
     #[arg(long, default_value_t = 50)]
     kills: u32,
+    /// Most transactions of pgbench a second in a soak
+    #[arg(long)]
+    rate: Option<u32>,
     /// Moments that a soak retains and compares
     #[arg(long, default_value_t = 10)]
     moments: usize,
@@ -121,7 +124,13 @@ async fn run_soak(arguments: &Arguments, size: Size, settings: &[&str]) -> Resul
         .major
         .map_or(Ok(PgMajor::V17), PgMajor::try_from)?;
     let scratch = tempfile::tempdir()?;
-    let o = soak::run(major, size, arguments.moments, settings, scratch.path()).await?;
+    let plan = soak::Plan {
+        rate: arguments.rate,
+        moments: arguments.moments,
+        settings,
+        scratch: scratch.path(),
+    };
+    let o = soak::run(major, size, plan).await?;
     let wal = o.samples.last().map_or(0, |s| s.wal);
     println!(
         "soak {major}: {} s of load, {} turns, {} MiB of WAL, {} reads at random LSNs; flushed {:.0} MiB, compaction wrote {:.0} MiB",

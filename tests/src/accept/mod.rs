@@ -79,8 +79,16 @@ pub struct Load {
 impl Load {
     /// Starts the load; it ends by itself after `seconds`, or at [`Load::finish`].
     pub fn start(cluster: &Arc<Cluster>, seconds: u64) -> Result<Load> {
-        let pgbench = cluster
-            .tool("pgbench")?
+        Load::start_at(cluster, seconds, None)
+    }
+
+    /// As [`Load::start`], with at most `rate` transactions of pgbench a second.
+    pub fn start_at(cluster: &Arc<Cluster>, seconds: u64, rate: Option<u32>) -> Result<Load> {
+        let mut pgbench = cluster.tool("pgbench")?;
+        if let Some(rate) = rate {
+            pgbench.args(["-R", &rate.to_string()]);
+        }
+        let pgbench = pgbench
             .args(["-n", "-c", "4", "-j", "1", "-T", &seconds.to_string()])
             .stdout(Stdio::null())
             .stderr(Stdio::null())

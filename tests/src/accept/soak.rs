@@ -78,14 +78,27 @@ pub struct Outcome {
     pub written: [f64; 2],
 }
 
-/// Imports a primary, loads it for `size.seconds`, retains `moments` more moments, and compares.
-pub async fn run(
-    major: PgMajor,
-    size: Size,
-    moments: usize,
-    settings: &[&str],
-    scratch: &Path,
-) -> Result<Outcome> {
+/// How a run goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan<'a> {
+    /// Most transactions of pgbench a second.
+    pub rate: Option<u32>,
+    /// Moments retained at the end, each after a little more load.
+    pub moments: usize,
+    /// More settings of the daemon.
+    pub settings: &'a [&'a str],
+    /// Takes a copy of the primary's files for each moment.
+    pub scratch: &'a Path,
+}
+
+/// Imports a primary, loads it for `size.seconds`, retains some more moments, and compares.
+pub async fn run(major: PgMajor, size: Size, plan: Plan<'_>) -> Result<Outcome> {
+    let Plan {
+        rate,
+        moments,
+        settings,
+        scratch,
+    } = plan;
     let settings: Vec<&str> = SETTINGS.iter().chain(settings).copied().collect();
     let daemon = Daemon::start(&settings).await?;
     let cluster = Arc::new(primary(major, size, &[]).await?);
@@ -100,7 +113,7 @@ pub async fn run(
         rel: number(&cluster, "SELECT pg_relation_filenode('pgbench_accounts')").await?,
         fork: 0,
     };
-    let load = Load::start(&cluster, size.seconds)?;
+    let load = Load::start_at(&cluster, size.seconds, rate)?;
     let over = Arc::new(AtomicBool::new(false));
     let watch = Watch {
         daemon: &daemon,
@@ -119,7 +132,7 @@ pub async fn run(
     let mut retained = Vec::new();
     for n in 0..moments {
         let shared = Arc::new(cluster);
-        let load = Load::start(&shared, MOMENT_SECONDS)?;
+        let load = Load::start_at(&shared, MOMENT_SECONDS, rate)?;
         turns += load.finish().await?;
         cluster = Arc::into_inner(shared).context("the load still uses the primary")?;
         retained.push(

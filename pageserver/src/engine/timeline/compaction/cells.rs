@@ -55,6 +55,11 @@ struct Level {
     layers: Vec<Arc<Layer>>,
 }
 
+/// Levels of changes that a cell may have before it comes before everything else.
+pub fn most_levels(threshold: usize) -> usize {
+    threshold * MAX_DEPTH_FACTOR
+}
+
 impl Cell {
     fn new(start: Key) -> Self {
         Cell {
@@ -95,10 +100,14 @@ impl Cell {
         levels.split_off(first)
     }
 
-    /// What the cell needs, if more than `threshold` levels of changes are too many, and history
-    /// is kept from `cutoff` on.
-    pub fn work(&self, threshold: usize, cutoff: Lsn) -> Work {
+    /// Number of levels of changes above the images, and what the cell needs, if `threshold` of
+    /// them are too many and history is kept from `cutoff` on.
+    pub fn work(&self, threshold: usize, cutoff: Lsn) -> (usize, Work) {
         let levels = self.levels();
+        (levels.len(), self.work_on(&levels, threshold, cutoff))
+    }
+
+    fn work_on(&self, levels: &[Level], threshold: usize, cutoff: Lsn) -> Work {
         let Some(newest) = levels.last() else {
             return Work::Nothing;
         };
@@ -112,7 +121,7 @@ impl Cell {
         if self.above_bytes * IMAGE_SHARE >= self.base_bytes {
             return Work::Image;
         }
-        let all = levels.len() >= threshold * MAX_DEPTH_FACTOR;
+        let all = levels.len() >= most_levels(threshold);
         let mut bytes = 0;
         let mut inputs: Vec<Arc<Layer>> = Vec::new();
         for (taken, level) in levels.iter().rev().enumerate() {

@@ -27,12 +27,16 @@ use crate::engine::layer_map::Source;
 use rewrite::Order;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tracing::{info, warn};
 use types::{Key, Lsn};
 
 /// Most bytes of L0 layers that one compaction takes, so that its output stays far below the size
 /// of a single upload even if all of it is one key.
 const MAX_L0_BYTES: u64 = 1 << 30;
+
+/// Least time that cells get between two compactions of L0 layers.
+const LEAST_CELL_TIME: Duration = Duration::from_millis(500);
 
 /// What is to be done regardless of thresholds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,14 +133,24 @@ impl Timeline {
 
     async fn compact_locked(&self, force: Force) -> Result<Outcome> {
         let mut outcome = Outcome::default();
-        let start = self.shared.env.clock.monotonic();
-        while (force.l0 && self.l0_count() > 0) || self.wants_l0_compaction() {
-            self.check_not_ended()?;
-            if !self.compact_l0(&mut outcome).await? {
+        let clock = &self.shared.env.clock;
+        let start = clock.monotonic();
+        loop {
+            let before = clock.monotonic();
+            let l0 = (force.l0 && self.l0_count() > 0) || self.wants_l0_compaction();
+            let progress = l0 && self.compact_l0(&mut outcome).await?;
+            // Fresh layers and cells share the time, so that neither starves; only when no fresh
+            // layer waits are the cells brought to where nothing is left to do.
+            let spent = clock.monotonic().saturating_sub(before);
+            let until = clock.monotonic() + spent.max(LEAST_CELL_TIME);
+            let limit = |t: &Timeline| t.wants_l0_compaction() && clock.monotonic() >= until;
+            let done = self.tend_cells(force, limit, &mut outcome).await?;
+            let more = self.wants_l0_compaction() || (force.l0 && self.l0_count() > 0);
+            if done && !(progress && more) {
                 break;
             }
+            self.check_not_ended()?;
         }
-        self.tend_cells(force, &mut outcome).await?;
         if outcome != Outcome::default() {
             let took = self.shared.env.clock.monotonic().saturating_sub(start);
             info!(tenant = %self.tenant, timeline = %self.id, l0 = outcome.l0, merged = outcome.merged, images = outcome.images, written = outcome.written, bytes = outcome.bytes, ?took, "compacted");
@@ -202,8 +216,15 @@ impl Timeline {
         Ok(true)
     }
 
-    /// Merges and images, cell by cell.
-    async fn tend_cells(&self, force: Force, outcome: &mut Outcome) -> Result<()> {
+    /// Merges and images, cell by cell, the most urgent first. False if it ended before all was
+    /// done because `limit` said so; a cell with as many levels as a read may ever meet is never
+    /// left for later.
+    async fn tend_cells(
+        &self,
+        force: Force,
+        limit: impl Fn(&Timeline) -> bool,
+        outcome: &mut Outcome,
+    ) -> Result<bool> {
         let map = self.layers();
         // Images are made where compacted changes end, so that none reaches across them.
         let at = map
@@ -211,10 +232,11 @@ impl Timeline {
             .first()
             .map_or(map.disk().last, |l| Lsn(l.lsns().start.0.saturating_sub(1)));
         let cutoff = self.gc_cutoff();
-        let conf = self.shared.conf.load_full();
-        let mut keyspace = None;
+        let threshold = self.shared.conf.load().image_creation_threshold;
+        let mut todo: Vec<(usize, Cell, Work)> = Vec::new();
         for cell in self.cells(&map) {
-            let work = match cell.work(conf.image_creation_threshold, cutoff) {
+            let (levels, work) = cell.work(threshold, cutoff);
+            let work = match work {
                 Work::Nothing | Work::Merge(_) if force.images && cell.has_changes() => Work::Image,
                 other => other,
             };
@@ -223,20 +245,30 @@ impl Timeline {
                 // Not below the cutoff: a reader at the cutoff could not use it, and what it
                 // covers could never go.
                 Work::Image if at < cutoff || at <= self.ancestor_lsn() => {}
+                work => todo.push((levels, cell, work)),
+            }
+        }
+        drop(map);
+        todo.sort_by_key(|(levels, _, _)| std::cmp::Reverse(*levels));
+        let mut keyspace = None;
+        for (levels, cell, work) in todo {
+            self.check_not_ended()?;
+            if levels < cells::most_levels(threshold) && limit(self) {
+                return Ok(false);
+            }
+            match work {
+                Work::Nothing => {}
                 Work::Image => {
-                    self.check_not_ended()?;
-                    if keyspace.is_none() {
-                        keyspace = Some(self.keyspace(at).await?);
-                    }
-                    if let Some(keyspace) = &keyspace {
-                        let made = self.make_images(&cell, keyspace, at).await?;
-                        outcome.images += made.len();
-                        outcome.add(&made);
-                        self.replace(&[], made);
-                    }
+                    let keyspace = match &keyspace {
+                        Some(known) => known,
+                        None => keyspace.insert(self.keyspace(at).await?),
+                    };
+                    let made = self.make_images(&cell, keyspace, at).await?;
+                    outcome.images += made.len();
+                    outcome.add(&made);
+                    self.replace(&[], made);
                 }
                 Work::Merge(inputs) => {
-                    self.check_not_ended()?;
                     let start = inputs.iter().map(|l| l.lsns().start).min();
                     let end = inputs.iter().map(|l| l.lsns().end).max();
                     if let (Some(start), Some(end)) = (start, end) {
@@ -252,13 +284,8 @@ impl Timeline {
                     }
                 }
             }
-            if self.wants_l0_compaction() {
-                // Fresh layers slow every read down; the cells' turn comes again.
-                self.request_compaction();
-                break;
-            }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Puts `add` in the place of `remove` for all readers at once. What is removed leaves the
