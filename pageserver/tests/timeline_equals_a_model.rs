@@ -338,14 +338,19 @@ async fn run(steps: Vec<Step>) {
             Step::Restart { lose } => world.restart(lose).await,
             Step::Branch { back } => world.branch(back).await,
             Step::Compact(force) => {
-                timeline.compact(force).await.unwrap();
+                for id in world.histories.keys() {
+                    world.timeline(*id).compact(force).await.unwrap();
+                }
             }
             Step::Collect { keep } => {
                 let horizon = Horizon {
                     bytes: keep * 8,
                     pitr: Duration::ZERO,
                 };
-                timeline.gc(horizon).await.unwrap();
+                // Of all branches: what one inherits stays.
+                for id in world.histories.keys() {
+                    world.timeline(*id).gc(horizon).await.unwrap();
+                }
             }
         }
     }

@@ -188,6 +188,9 @@ impl Timeline {
             prev: meta.prev_record_lsn.unwrap_or(Lsn::INVALID),
         };
         let (gc_cutoff, initdb_lsn) = (meta.latest_gc_cutoff_lsn, meta.initdb_lsn);
+        // Below its branch point a branch has nothing of its own: that history is the ancestor's,
+        // who collects it without asking.
+        let readable_from = gc_cutoff.max(parts.ancestor.as_ref().map_or(Lsn::INVALID, |a| a.1));
         let vanilla = parts.index.vanilla.clone();
         let now = shared.env.clock.monotonic();
         let now_us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
@@ -208,7 +211,7 @@ impl Timeline {
             position: watch::channel(disk).0,
             state: watch::channel(parts.state).0,
             remote_consistent: watch::channel(disk.last).0,
-            retention: Arc::new(Retention::new(gc_cutoff)),
+            retention: Arc::new(Retention::new(readable_from)),
             initdb_lsn: Watermark::new(initdb_lsn),
             writer: tokio::sync::Mutex::default(),
             flushing: tokio::sync::Mutex::new(()),

@@ -19,7 +19,7 @@ mod rewrite;
 
 pub use cells::{Cell, Work};
 
-use super::Timeline;
+use super::{State, Timeline};
 use crate::engine::error::Result;
 use crate::engine::jobs::Job;
 use crate::engine::layer::Layer;
@@ -103,16 +103,21 @@ impl Timeline {
         let now = self.shared.env.clock.monotonic();
         let us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
         self.last_compaction_us.store(us, Ordering::Release);
+        if self.state() != State::Active {
+            return Ok(());
+        }
         if !self.shared.conf.load().compaction_period.is_zero() {
             self.compact(Force::default()).await?;
         }
         self.gc_if_due().await
     }
 
-    /// True if flushes should wait for compaction.
+    /// True if flushes should wait for compaction. An import, whose layers are not compacted before
+    /// it is done, never waits.
     pub(in crate::engine) fn is_flush_stalled(&self) -> bool {
         let conf = self.shared.conf.load();
-        conf.l0_flush_stall_threshold > 0
+        self.state() == State::Active
+            && conf.l0_flush_stall_threshold > 0
             && !conf.compaction_period.is_zero()
             && !self.compaction_failing.load(Ordering::Acquire)
             && self.l0_count() >= conf.l0_flush_stall_threshold
