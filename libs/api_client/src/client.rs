@@ -1,8 +1,8 @@
 //! A client of one pageserver's management API.
 
 use crate::model::{
-    ErrorBody, ImportCreate, ImportStarted, ImportStatus, LayerMapInfo, LsnByTimestamp, Status,
-    TenantCreate, TenantInfo, TimelineCreate, TimelineInfo,
+    ErrorBody, ImportCreate, ImportStarted, ImportStatus, LayerMapInfo, LsnByTimestamp,
+    ScrubReport, ScrubRequest, Status, TenantCreate, TenantInfo, TimelineCreate, TimelineInfo,
 };
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
@@ -201,6 +201,17 @@ impl Client {
     ) -> Result<LayerMapInfo> {
         self.get(&format!("/v1/tenant/{tenant}/timeline/{timeline}/layer"))
             .await
+    }
+
+    /// Reads all layers of a timeline and repairs what can be; returns when it is done.
+    pub async fn scrub(
+        &self,
+        tenant: TenantShardId,
+        timeline: TimelineId,
+        request: &ScrubRequest,
+    ) -> Result<ScrubReport> {
+        let path = format!("/v1/tenant/{tenant}/timeline/{timeline}/scrub");
+        self.call(Method::POST, &path, Some(request)).await
     }
 
     /// Starts an import.

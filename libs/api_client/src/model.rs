@@ -240,6 +240,37 @@ pub struct LayerInfo {
     pub l0: Option<bool>,
 }
 
+/// What to scrub.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ScrubRequest {
+    /// Read local files; true if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<bool>,
+    /// Read objects in the bucket; true if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<bool>,
+    /// Most bytes a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u64>,
+}
+
+/// What a scrub found.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ScrubReport {
+    /// Layers looked at.
+    pub layers: usize,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Layers without a digest: only their sizes were compared.
+    pub without_digest: usize,
+    /// Local files that were wrong and fetched again.
+    pub local_repaired: Vec<String>,
+    /// Objects that were wrong or gone and written again.
+    pub bucket_repaired: Vec<String>,
+    /// Layers of which no good copy was found, and why.
+    pub lost: Vec<String>,
+}
+
 /// A layer in memory.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct InMemoryLayerInfo {

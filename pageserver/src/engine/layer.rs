@@ -488,6 +488,19 @@ impl Layer {
         Ok(Opened { file, content })
     }
 
+    /// Reads the local file in full and compares it with the index.
+    pub fn verify_local(&self, shared: &Shared) -> Result<()> {
+        let env = &shared.env;
+        env.blocking(|| self.verify_file(env, &self.local_path()))
+    }
+
+    /// Puts the local file aside and fetches it again.
+    pub async fn fetch_again(&self, shared: &Shared, why: &Error) -> Result<()> {
+        let _one_at_a_time = self.opening.lock().await;
+        self.quarantine(shared, why)?;
+        self.download(shared).await
+    }
+
     /// Fetches the file from the bucket and verifies all of it.
     async fn download(&self, shared: &Shared) -> Result<()> {
         let env = &shared.env;

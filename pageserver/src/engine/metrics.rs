@@ -35,6 +35,9 @@ pub struct Metrics {
     layers_merged: Counter,
     collected_layers: Counter,
     collected_bytes: Counter,
+    scrubbed_bytes: Counter,
+    scrub_repairs: Counter,
+    scrub_losses: Counter,
     /// Pages put into chains of changes that grew long.
     pub pages_materialized: Counter,
     /// WAL records ingested.
@@ -79,6 +82,9 @@ impl Metrics {
             layers_merged: Counter::default(),
             collected_layers: Counter::default(),
             collected_bytes: Counter::default(),
+            scrubbed_bytes: Counter::default(),
+            scrub_repairs: Counter::default(),
+            scrub_losses: Counter::default(),
             pages_materialized: Counter::default(),
             wal_records: Counter::default(),
             wal_bytes: Counter::default(),
@@ -167,6 +173,22 @@ impl Metrics {
             Unit::Bytes,
             m.collected_bytes.clone(),
         );
+        r.register_with_unit(
+            "scrubbed",
+            "Bytes read by scrubs",
+            Unit::Bytes,
+            m.scrubbed_bytes.clone(),
+        );
+        r.register(
+            "scrub_repairs",
+            "Copies of layers that a scrub found wrong and replaced",
+            m.scrub_repairs.clone(),
+        );
+        r.register(
+            "scrub_losses",
+            "Layers of which a scrub found no good copy",
+            m.scrub_losses.clone(),
+        );
         r.register(
             "pages_materialized",
             "Pages put into chains of changes that grew long",
@@ -223,6 +245,13 @@ impl Metrics {
         self.images_created.inc_by(outcome.images as u64);
         self.layers_merged
             .inc_by((outcome.l0 + outcome.merged) as u64);
+    }
+
+    /// Counts a scrub.
+    pub fn scrubbed(&self, bytes: u64, repaired: usize, lost: usize) {
+        self.scrubbed_bytes.inc_by(bytes);
+        self.scrub_repairs.inc_by(repaired as u64);
+        self.scrub_losses.inc_by(lost as u64);
     }
 
     /// Counts a garbage collection.

@@ -11,6 +11,8 @@ use super::timeline::{Params, find, flag, joined};
 use crate::engine::Error;
 use crate::engine::timeline::Horizon;
 use crate::engine::timeline::compaction::Force;
+use crate::engine::timeline::scrub;
+use api_client::model::{ScrubReport, ScrubRequest};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State as Extract};
@@ -19,6 +21,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::SystemTime;
 use types::Lsn;
+
+/// Most bytes a second that a scrub reads unless told otherwise.
+const SCRUB_RATE: u64 = 100 << 20;
 
 fn force(params: &Params) -> ApiResult<Force> {
     Ok(Force {
@@ -108,6 +113,32 @@ pub async fn collect(
         "layers_removed": done.removed,
         "elapsed": {"secs": elapsed.as_secs(), "nanos": elapsed.subsec_nanos()},
     })))
+}
+
+/// `POST …/scrub`: reads all layers and repairs what it can; answers when it is done.
+pub async fn scrub(
+    Extract(state): Extract<State>,
+    Path((tenant, timeline)): Path<(String, String)>,
+    body: Bytes,
+) -> ApiResult<Json<ScrubReport>> {
+    let request: ScrubRequest = optional_body(&body)?;
+    let (_, timeline) = find(&state, &tenant, &timeline)?;
+    timeline.check_active()?;
+    let options = scrub::Options {
+        local: request.local.unwrap_or(true),
+        bucket: request.bucket.unwrap_or(true),
+        rate: request.rate.unwrap_or(SCRUB_RATE),
+    };
+    let task = tokio::spawn(async move { timeline.scrub(options).await });
+    let report = joined(task.await)??;
+    Ok(Json(ScrubReport {
+        layers: report.layers,
+        bytes: report.bytes,
+        without_digest: report.without_digest,
+        local_repaired: report.local_repaired,
+        bucket_repaired: report.bucket_repaired,
+        lost: report.lost,
+    }))
 }
 
 /// Body of `POST …/lsn_lease`.

@@ -150,6 +150,7 @@ pub fn router(state: State) -> Router {
         .route(&format!("{tl}/compact"), put(maintenance::compact))
         .route(&format!("{tl}/do_gc"), put(maintenance::collect))
         .route(&format!("{tl}/lsn_lease"), post(maintenance::lease))
+        .route(&format!("{tl}/scrub"), post(maintenance::scrub))
         .route(&format!("{tl}/layer"), get(timeline::layers))
         .route("/v1/import", post(imports::create))
         .route(

@@ -75,6 +75,7 @@ pub enum Command {
     Stop(Stop),
     Psql(Psql),
     Layers(Layers),
+    Scrub(Scrub),
     LsnAt(LsnAt),
 }
 
@@ -306,6 +307,25 @@ pub struct Psql {
 pub struct Layers {
     /// The branch.
     pub branch: String,
+}
+
+/// Read all layers of a branch, on disk and in the bucket, and repair one copy from the other.
+///
+/// Every byte is compared with the digests that were taken when the layers were written. Exit code 1
+/// if some layer has no good copy. Layers of ancestors are scrubbed with their own branches.
+#[derive(Args, Debug)]
+pub struct Scrub {
+    /// The branch.
+    pub branch: String,
+    /// Leave the bucket alone
+    #[arg(long, conflicts_with = "bucket_only")]
+    pub local_only: bool,
+    /// Leave local files alone
+    #[arg(long)]
+    pub bucket_only: bool,
+    /// Most MiB to read in a second; 100 by default
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
+    pub rate: Option<u64>,
 }
 
 /// Say which LSN a branch had at a time.

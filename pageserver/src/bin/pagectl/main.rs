@@ -23,6 +23,7 @@ mod moment;
 mod output;
 mod psql;
 mod rate;
+mod scrub;
 mod session;
 mod start;
 mod status;
@@ -80,6 +81,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Stop(a) => stop::run(&session, &a).await,
         Command::Psql(a) => psql::run(&session, &a).await,
         Command::Layers(a) => layers::run(&session, &a).await,
+        Command::Scrub(a) => scrub::run(&session, &a).await,
         Command::LsnAt(a) => lsn_at::run(&session, &a).await,
     }
 }

@@ -12,6 +12,7 @@ mod gc;
 pub mod import;
 mod read;
 mod retention;
+pub mod scrub;
 mod size;
 mod time;
 mod upload;

@@ -24,6 +24,11 @@ pub struct Remote {
 }
 
 impl Remote {
+    /// True if a layer is in the bucket.
+    pub fn holds(&self, name: &str) -> bool {
+        self.uploaded.contains(name)
+    }
+
     /// Starts from an index; the layers it names are in the bucket.
     pub fn new(index: IndexPart) -> Self {
         let uploaded = index
@@ -144,7 +149,7 @@ impl Timeline {
         self.shared.budget.shrink(held);
     }
 
-    async fn upload_layer(&self, layer: &Layer) -> Result<()> {
+    pub(super) async fn upload_layer(&self, layer: &Layer) -> Result<()> {
         let env = &self.shared.env;
         let path = layer.local_path();
         let body = match env.disk.host_path(&path) {

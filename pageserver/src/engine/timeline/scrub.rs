@@ -1,0 +1,194 @@
+//! Scrub: reads every layer file on local disk and every layer object in the bucket at a bounded
+//! rate, compares with the digests of the index, and repairs one copy from the other.
+//!
+//! A copy is only replaced by one whose digest is right. What is damaged in both places, or gone, is
+//! reported and left as it is.
+
+use super::Timeline;
+use crate::engine::error::{Error, Result};
+use crate::engine::layer::Layer;
+use layer_format::Digest;
+use std::time::Duration;
+use tracing::{error, warn};
+
+/// Bytes read of an object at a time.
+const CHUNK: u64 = 4 << 20;
+
+/// What is scrubbed, how fast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Read local files.
+    pub local: bool,
+    /// Read objects.
+    pub bucket: bool,
+    /// Most bytes a second.
+    pub rate: u64,
+}
+
+/// What a scrub found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Layers of the timeline.
+    pub layers: usize,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Layers whose index entry has no digest: only their sizes were compared.
+    pub without_digest: usize,
+    /// Local files that were wrong and fetched again.
+    pub local_repaired: Vec<String>,
+    /// Objects that were wrong or gone and written again.
+    pub bucket_repaired: Vec<String>,
+    /// Layers of which no good copy was found, and why.
+    pub lost: Vec<String>,
+}
+
+/// Spreads reading over time.
+struct Pace {
+    rate: u64,
+    started: Duration,
+    bytes: u64,
+}
+
+impl Timeline {
+    /// Scrubs all layers.
+    ///
+    /// # Errors
+    /// [`Error::Shutdown`]; failures of single layers are in the report.
+    pub async fn scrub(&self, options: Options) -> Result<Report> {
+        let mut report = Report::default();
+        let mut pace = Pace {
+            rate: options.rate.max(1),
+            started: self.shared.env.clock.monotonic(),
+            bytes: 0,
+        };
+        for layer in self.layers().files() {
+            if self.cancel.is_cancelled() {
+                return Err(Error::Shutdown);
+            }
+            report.layers += 1;
+            if layer.entry().crc32c.is_none() {
+                report.without_digest += 1;
+            }
+            self.scrub_layer(layer, options, &mut report, &mut pace)
+                .await;
+        }
+        report.bytes = pace.bytes;
+        let damaged = report.local_repaired.len() + report.bucket_repaired.len();
+        self.shared
+            .metrics
+            .scrubbed(report.bytes, damaged, report.lost.len());
+        Ok(report)
+    }
+
+    async fn scrub_layer(
+        &self,
+        layer: &Layer,
+        options: Options,
+        report: &mut Report,
+        pace: &mut Pace,
+    ) {
+        let name = layer.name().to_string();
+        let uploaded = self.remote.lock().await.holds(&name);
+        let local = match options.local && layer.is_resident() {
+            true => Some(layer.verify_local(&self.shared)),
+            false => None,
+        };
+        if local.is_some() {
+            pace.wait(self, layer.size()).await;
+        }
+        let object = match options.bucket && uploaded {
+            true => Some(self.verify_object(layer, pace).await),
+            false => None,
+        };
+        let outcome = match (local, object) {
+            (Some(Err(damage)), Some(Err(gone))) => Err(format!("{damage}; in the bucket: {gone}")),
+            (Some(Err(damage)), _) if !uploaded => Err(format!("{damage}; not in the bucket yet")),
+            (Some(Err(damage)), _) => {
+                let fetched = layer.fetch_again(&self.shared, &damage).await;
+                report
+                    .local_repaired
+                    .extend(fetched.is_ok().then(|| name.clone()));
+                fetched.map_err(|e| format!("{damage}; in the bucket: {e}"))
+            }
+            (good, Some(Err(damage))) => {
+                // A copy to repair from: the local one, if it is right.
+                let good = good.unwrap_or_else(|| match layer.is_resident() {
+                    true => layer.verify_local(&self.shared),
+                    false => Err(Error::Internal("no local copy".into())),
+                });
+                let written = match good {
+                    Ok(()) => self.upload_layer(layer).await,
+                    Err(e) => Err(e),
+                };
+                report
+                    .bucket_repaired
+                    .extend(written.is_ok().then(|| name.clone()));
+                warn!(tenant = %self.tenant, timeline = %self.id, layer = %name, "object in the bucket: {damage}");
+                written.map_err(|e| format!("in the bucket: {damage}; {e}"))
+            }
+            _ => Ok(()),
+        };
+        if let Err(why) = outcome {
+            // Compaction may have replaced it meanwhile.
+            if self.layers().has_file(&name) {
+                error!(tenant = %self.tenant, timeline = %self.id, layer = %name, "no good copy: {why}");
+                report.lost.push(format!("{name}: {why}"));
+            }
+        }
+    }
+
+    /// Reads an object in full and compares it with the index.
+    async fn verify_object(&self, layer: &Layer, pace: &mut Pace) -> Result<()> {
+        let bucket = &self.shared.env.bucket;
+        let key = layer.object_key(&self.tenant.tenant, &self.id);
+        let size = bucket.head(&key).await?.size;
+        if size != layer.size() {
+            return Err(Error::layer(
+                key,
+                std::io::Error::other(format!("{size} bytes, {} in the index", layer.size())),
+            ));
+        }
+        let Some(expected) = layer.entry().crc32c else {
+            return Ok(());
+        };
+        let mut digest = Digest::new();
+        let mut at = 0;
+        while at < size {
+            let end = size.min(at + CHUNK);
+            let bytes = bucket.get_range(&key, at..end).await?;
+            digest.update(&bytes);
+            at = end;
+            pace.wait(self, bytes.len() as u64).await;
+        }
+        if digest.crc32c() == expected {
+            return Ok(());
+        }
+        let found = digest.crc32c();
+        Err(Error::layer(
+            key,
+            std::io::Error::other(format!(
+                "CRC-32C is {found:08x}, the index says {expected:08x}"
+            )),
+        ))
+    }
+}
+
+impl Pace {
+    async fn wait(&mut self, timeline: &Timeline, bytes: u64) {
+        self.bytes += bytes;
+        let due = Duration::from_secs_f64(self.bytes as f64 / self.rate as f64);
+        let spent = timeline
+            .shared
+            .env
+            .clock
+            .monotonic()
+            .saturating_sub(self.started);
+        if due > spent {
+            tokio::select! {
+                biased;
+                () = timeline.cancel.cancelled() => {}
+                () = tokio::time::sleep(due - spent) => {}
+            }
+        }
+    }
+}
