@@ -115,7 +115,8 @@ impl Cell {
         if quiet && self.above_bytes * QUIET_SHARE >= self.base_bytes {
             return Work::Image;
         }
-        if levels.len() < threshold {
+        // One level alone is as good as merged; its name would be taken twice.
+        if levels.len() < threshold.max(2) {
             return Work::Nothing;
         }
         if self.above_bytes * IMAGE_SHARE >= self.base_bytes {

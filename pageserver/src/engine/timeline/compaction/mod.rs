@@ -207,7 +207,8 @@ impl Timeline {
             warn!(tenant = %self.tenant, timeline = %self.id, layer = %other.name(), l0 = %first.name(), "overlaps an L0 layer, which is therefore left as it is");
             return Ok(false);
         }
-        let cuts: Vec<Key> = self.cells(&map).iter().map(|c| c.keys.start).collect();
+        let mut cuts: Vec<Key> = self.cells(&map).iter().map(|c| c.keys.start).collect();
+        cuts.push(Key::MAX);
         let order = Order {
             inputs: &inputs,
             lsns: lsns.clone(),
@@ -280,7 +281,7 @@ impl Timeline {
                         let order = Order {
                             inputs: &inputs,
                             lsns: start..end,
-                            cuts: &[],
+                            cuts: &[cell.keys.start, cell.keys.end],
                         };
                         let written = self.rewrite(&order).await?;
                         outcome.merged += inputs.len();

@@ -21,7 +21,9 @@ pub struct Order<'a> {
     pub inputs: &'a [Arc<Layer>],
     /// LSNs of the outputs; holds those of all inputs.
     pub lsns: Range<Lsn>,
-    /// Keys that no output reaches across, ascending.
+    /// Keys that no output reaches across, ascending. Outputs begin and end there where they can,
+    /// not at the keys they happen to hold: layers of one cell then have the same bounds, and the
+    /// layer map has few.
     pub cuts: &'a [Key],
 }
 
@@ -36,29 +38,36 @@ struct Outputs<'a> {
     timeline: &'a Timeline,
     order: &'a Order<'a>,
     target: u64,
+    /// Behind the last output.
+    start: Key,
     open: Option<Open>,
     done: Vec<Arc<Layer>>,
 }
 
 impl Outputs<'_> {
     fn put(&mut self, key: Key, value: &Stored) -> Result<()> {
-        let ends = self.open.as_ref().is_some_and(|o| {
-            o.last != key && (o.writer.size() >= self.target || self.is_cut(o.last, key))
-        });
-        if ends {
-            self.close()?;
+        if let Some(open) = self.open.as_ref().filter(|o| o.last != key) {
+            if let Some(cut) = self.cut_after(open.last).filter(|c| *c <= key) {
+                self.close(cut)?;
+            } else if open.writer.size() >= self.target {
+                self.close(key)?;
+            }
         }
         let open = match &mut self.open {
             Some(open) => open,
             None => {
                 let timeline = self.timeline;
+                let cuts = self.order.cuts;
+                let before = cuts.get(..cuts.partition_point(|c| *c <= key));
+                let cut = before.and_then(<[Key]>::last).copied();
+                let start = cut.unwrap_or(key).max(self.start).min(key);
                 let (draft, sink) =
                     Draft::create(&timeline.shared.env, &timeline.directory(), "delta")?;
                 let writer = DeltaWriter::new(
                     sink,
                     timeline.tenant.tenant,
                     timeline.id,
-                    key,
+                    start,
                     self.order.lsns.clone(),
                     Options::default(),
                 )
@@ -76,19 +85,30 @@ impl Outputs<'_> {
             .map_err(write_error)
     }
 
-    /// True if a cut lies between `last` and the key that follows it.
-    fn is_cut(&self, last: Key, key: Key) -> bool {
+    /// The first cut behind a key.
+    fn cut_after(&self, last: Key) -> Option<Key> {
         let cuts = self.order.cuts;
-        let next = cuts.partition_point(|c| *c <= last);
-        cuts.get(next).is_some_and(|c| *c <= key)
+        cuts.get(cuts.partition_point(|c| *c <= last)).copied()
     }
 
-    fn close(&mut self) -> Result<()> {
+    /// Ends the last output: at the next cut, but never at the end of all keys, as a layer over all
+    /// of them would be taken for an L0 layer.
+    fn close_last(&mut self) -> Result<()> {
+        let Some(last) = self.open.as_ref().map(|o| o.last) else {
+            return Ok(());
+        };
+        let cut = self.cut_after(last).filter(|c| *c != Key::MAX);
+        self.close(cut.unwrap_or_else(|| last.next()))
+    }
+
+    /// Ends the open output at `end`.
+    fn close(&mut self, end: Key) -> Result<()> {
         let Some(open) = self.open.take() else {
             return Ok(());
         };
+        self.start = end;
         let env = &self.timeline.shared.env;
-        let layer = env.blocking(|| match open.writer.finish(open.last.next()) {
+        let layer = env.blocking(|| match open.writer.finish(end) {
             Ok(finished) => open.draft.publish(env, self.timeline, finished),
             Err(e) => {
                 open.draft.discard(env);
@@ -141,6 +161,7 @@ impl Timeline {
             timeline: self,
             order,
             target: self.shared.conf.load().compaction_target_size,
+            start: Key::MIN,
             open: None,
             done: Vec::new(),
         };
@@ -201,7 +222,7 @@ impl Timeline {
         if let Some(key) = at {
             flush(&mut trim, key, outputs)?;
         }
-        outputs.close()
+        outputs.close_last()
     }
 
     /// Puts the whole page, as of the change's LSN, in the place of the change. A page that cannot
