@@ -38,9 +38,20 @@ impl Timeline {
         Ok(())
     }
 
-    /// As [`Timeline::flush_frozen`], waiting first while too many L0 layers wait for compaction:
-    /// memory then fills up to its budget, and the source of the WAL waits.
+    /// As [`Timeline::flush_frozen`], but before each layer waits while too many L0 layers wait for
+    /// compaction: memory then fills up to its budget, and the source of the WAL waits.
     pub(in crate::engine) async fn flush_when_compacted(&self) -> Result<()> {
+        self.flush_wanted.store(false, Ordering::Release);
+        loop {
+            self.wait_for_compaction().await?;
+            let _one_at_a_time = self.flushing.lock().await;
+            let oldest = self.map.load().frozen().first().cloned();
+            let Some(frozen) = oldest else { return Ok(()) };
+            self.flush_one(&frozen)?;
+        }
+    }
+
+    async fn wait_for_compaction(&self) -> Result<()> {
         while self.is_flush_stalled() {
             self.request_compaction();
             let mut woken = std::pin::pin!(self.compacted.notified());
@@ -55,7 +66,7 @@ impl Timeline {
                 () = tokio::time::sleep(STALL_LOOK) => {}
             }
         }
-        self.flush_frozen().await
+        Ok(())
     }
 
     /// Writes all frozen layers to files. `disk_consistent_lsn` moves behind a layer only when its

@@ -10,6 +10,12 @@ use std::sync::atomic::Ordering;
 use types::key::Kind;
 use types::{Batch, Key, Lsn};
 
+/// Frozen layers that may wait for their flush before the open layer grows beyond
+/// `checkpoint_distance`.
+pub const MAX_FROZEN: usize = 4;
+/// Size in bytes at which the open layer is frozen all the same.
+pub const MAX_OPEN: usize = 1 << 30;
+
 /// State that only the holder of the writer lock may touch.
 #[derive(Debug, Default)]
 pub struct Writer {
@@ -47,7 +53,13 @@ impl Timeline {
             )));
         }
         let distance = self.shared.conf.load().checkpoint_distance;
-        if !writer.partial && self.open_size() + batch.raw.len() > distance {
+        // While flushes wait for compaction the open layer grows instead: fewer and larger layers
+        // are less work for compaction, and readers meet few.
+        let waiting = self.map.load().frozen().len();
+        if !writer.partial
+            && self.open_size() + batch.raw.len() > distance
+            && (waiting < MAX_FROZEN || self.open_size() > MAX_OPEN)
+        {
             self.freeze_locked(&writer);
         }
         let (last, prev, delta) = (batch.last_lsn, batch.prev_lsn, batch.size_delta);
