@@ -11,10 +11,13 @@ use bytes::Bytes;
 use layer_format::path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use types::{Generation, TenantShardId};
+use types::{Generation, TenantShardId, TimelineId};
 
 /// Tries before a contended attach gives up.
 const ATTACH_TRIES: u32 = 8;
+
+/// Most deleted timelines that a tenant's record remembers.
+pub const MAX_BURIED: usize = 1000;
 
 /// Content of the object. Unknown members are kept.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -35,8 +38,23 @@ pub struct Record {
     /// Names of timelines for people, by timeline id.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub timeline_names: Map<String, Value>,
+    /// Timelines whose deletion was decided, oldest first; see [`Record::bury`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deleted_timelines: Vec<TimelineId>,
     #[serde(flatten)]
     rest: Map<String, Value>,
+}
+
+impl Record {
+    /// Notes that a timeline is deleted. The note outlives the timeline's objects: a daemon that was
+    /// superseded without knowing may still put an index there, and whoever loads the tenant must
+    /// not take that for a timeline. The oldest of more than [`MAX_BURIED`] notes are dropped.
+    pub fn bury(&mut self, timeline: TimelineId) {
+        self.deleted_timelines.retain(|t| *t != timeline);
+        self.deleted_timelines.push(timeline);
+        let excess = self.deleted_timelines.len().saturating_sub(MAX_BURIED);
+        self.deleted_timelines.drain(..excess);
+    }
 }
 
 /// The right to write a tenant, as long as nobody took a newer one.
@@ -101,6 +119,7 @@ impl Lease {
             tenant_conf: conf,
             name,
             timeline_names: Map::new(),
+            deleted_timelines: Vec::new(),
             rest: Map::new(),
         };
         if put_if(env, &key, &record, PutMode::IfAbsent).await? {

@@ -546,7 +546,8 @@ impl Layer {
             return Ok(());
         };
         let mut digest = Digest::new();
-        let mut buf = vec![0u8; VERIFY_CHUNK];
+        let chunk = usize::try_from(len).map_or(VERIFY_CHUNK, |n| n.min(VERIFY_CHUNK));
+        let mut buf = vec![0u8; chunk];
         let mut at = 0u64;
         while at < len {
             let n = usize::try_from(len - at)
@@ -609,13 +610,31 @@ impl Draft {
             env.entropy.next_u64()
         );
         let mut file = env.disk.create(&temp)?;
-        file.append(&[0u8; PAGE_SIZE])?;
-        Ok((Draft { temp }, FileSink(file)))
+        let draft = Draft { temp };
+        if let Err(e) = file.append(&[0u8; PAGE_SIZE]) {
+            draft.discard(env);
+            return Err(e.into());
+        }
+        Ok((draft, FileSink(file)))
     }
 
-    /// Completes the file, makes it durable and gives it its name.
+    /// Completes the file, makes it durable and gives it its name. If that fails, nothing is left
+    /// under the temporary name: tries again on a full disk would pile up there.
     pub fn publish(
         self,
+        env: &Env,
+        timeline: &Timeline,
+        finished: Finished<FileSink>,
+    ) -> Result<Layer> {
+        let published = self.try_publish(env, timeline, finished);
+        if published.is_err() {
+            self.discard(env);
+        }
+        published
+    }
+
+    fn try_publish(
+        &self,
         env: &Env,
         timeline: &Timeline,
         finished: Finished<FileSink>,
@@ -642,7 +661,9 @@ impl Draft {
 
     /// Removes the unfinished file.
     pub fn discard(self, env: &Env) {
-        if let Err(e) = env.disk.remove(&self.temp) {
+        if let Err(e) = env.disk.remove(&self.temp)
+            && e.kind() != std::io::ErrorKind::NotFound
+        {
             info!(file = %self.temp, "unfinished file not removed now, will be at the next start: {e}");
         }
     }

@@ -50,8 +50,9 @@ impl Budget {
                 return Ok(());
             }
             tokio::select! {
-                () = woken => {}
+                biased;
                 () = cancel.cancelled() => return Err(Error::Shutdown),
+                () = woken => {}
             }
         }
     }

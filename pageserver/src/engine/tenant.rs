@@ -10,7 +10,7 @@ use layer_format::Metadata;
 use layer_format::index_part::{IndexPart, Vanilla};
 use layer_format::path;
 use parking_lot::{Mutex, RwLock};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::{info, warn};
@@ -30,9 +30,22 @@ pub struct Tenant {
     pub generation: Generation,
     /// What its timelines share.
     pub shared: Arc<Shared>,
-    timelines: RwLock<HashMap<TimelineId, Arc<Timeline>>>,
-    creating: Mutex<HashSet<TimelineId>>,
+    timelines: RwLock<BTreeMap<TimelineId, Arc<Timeline>>>,
+    /// Timelines that exist but could not be loaded, with their ancestors.
+    unloaded: Mutex<BTreeMap<TimelineId, Option<TimelineId>>>,
+    changing: Mutex<Changing>,
     record: RwLock<Record>,
+}
+
+/// What is being created and deleted. A timeline whose deletion was begun gets no branches any more,
+/// and one that is being branched is not deleted.
+#[derive(Debug, Default)]
+struct Changing {
+    /// Timelines in creation, with their ancestors.
+    creating: BTreeMap<TimelineId, Option<TimelineId>>,
+    /// Timelines whose deletion was begun; true while it is under way. One that failed may have
+    /// left its mark, which counts at the next start.
+    deleting: BTreeMap<TimelineId, bool>,
 }
 
 /// What a new branch starts from.
@@ -55,6 +68,21 @@ fn is_unfinished(index: &IndexPart) -> bool {
         .is_some_and(|i| !i.done)
 }
 
+/// The end of a deletion, successful or not.
+struct Deletion<'a> {
+    tenant: &'a Tenant,
+    id: TimelineId,
+}
+
+impl Drop for Deletion<'_> {
+    fn drop(&mut self) {
+        let mut changing = self.tenant.changing.lock();
+        if let Some(running) = changing.deleting.get_mut(&self.id) {
+            *running = false;
+        }
+    }
+}
+
 struct Reservation<'a> {
     tenant: &'a Tenant,
     id: TimelineId,
@@ -62,7 +90,7 @@ struct Reservation<'a> {
 
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
-        self.tenant.creating.lock().remove(&self.id);
+        self.tenant.changing.lock().creating.remove(&self.id);
     }
 }
 
@@ -79,7 +107,8 @@ impl Tenant {
             generation,
             shared,
             timelines: RwLock::default(),
-            creating: Mutex::default(),
+            unloaded: Mutex::default(),
+            changing: Mutex::default(),
             record: RwLock::new(record),
         })
     }
@@ -89,7 +118,15 @@ impl Tenant {
     pub async fn load(self: &Arc<Self>) -> Result<Vec<(TimelineId, IndexPart)>> {
         let mut indexes = BTreeMap::new();
         let mut unfinished = Vec::new();
+        let buried = self.record.read().deleted_timelines.clone();
         for id in self.list_timelines().await? {
+            if buried.contains(&id) {
+                info!(tenant = %self.id, timeline = %id, "removing what is left of a deleted timeline");
+                if let Err(e) = self.remove_timeline_data(id).await {
+                    warn!(tenant = %self.id, timeline = %id, "cannot be removed now, will be tried at the next start: {e}");
+                }
+                continue;
+            }
             match self.newest_index(id).await? {
                 None => {
                     warn!(tenant = %self.id, timeline = %id, "no index in the bucket, not a timeline")
@@ -124,10 +161,13 @@ impl Tenant {
                 break;
             }
             for id in ready {
-                if let Some(index) = indexes.remove(&id)
-                    && let Err(e) = self.load_timeline(id, index).await
-                {
+                let Some(index) = indexes.remove(&id) else {
+                    continue;
+                };
+                let ancestor = index.metadata.ancestor_timeline;
+                if let Err(e) = self.load_timeline(id, index).await {
                     warn!(tenant = %self.id, timeline = %id, "cannot be loaded: {e}");
+                    self.unloaded.lock().insert(id, ancestor);
                 }
             }
         }
@@ -138,6 +178,8 @@ impl Tenant {
             }
         }
         for (id, index) in indexes {
+            let ancestor = index.metadata.ancestor_timeline;
+            self.unloaded.lock().insert(id, ancestor);
             warn!(tenant = %self.id, timeline = %id, ancestor = ?index.metadata.ancestor_timeline, "cannot be loaded: its ancestor is missing");
         }
         self.remove_strangers()?;
@@ -208,7 +250,7 @@ impl Tenant {
         let dir = format!("tenants/{}/timelines/{id}", self.id);
         let disk = &self.shared.env.disk;
         disk.create_dir_all(&dir)?;
-        let local: HashMap<String, u64> = disk
+        let local: BTreeMap<String, u64> = disk
             .list(&dir)?
             .into_iter()
             .filter(|e| !e.is_dir)
@@ -323,18 +365,26 @@ impl Tenant {
         Ok(())
     }
 
-    fn reserve(&self, id: TimelineId) -> Result<Reservation<'_>> {
-        if self.timelines.read().contains_key(&id) {
+    fn reserve(&self, id: TimelineId, ancestor: Option<TimelineId>) -> Result<Reservation<'_>> {
+        let mut changing = self.changing.lock();
+        if self.timelines.read().contains_key(&id) || self.unloaded.lock().contains_key(&id) {
             return Err(Error::Conflict(format!(
                 "timeline {}/{id} exists already",
                 self.id
             )));
         }
-        if !self.creating.lock().insert(id) {
+        if let Some(timeline) = ancestor.filter(|a| changing.deleting.contains_key(a)) {
+            return Err(Error::TimelineNotFound {
+                tenant: self.id,
+                timeline,
+            });
+        }
+        if changing.creating.contains_key(&id) {
             return Err(Error::Busy(
                 "creation of timeline with the given ID is in progress".into(),
             ));
         }
+        changing.creating.insert(id, ancestor);
         Ok(Reservation { tenant: self, id })
     }
 
@@ -355,7 +405,7 @@ impl Tenant {
                 ))
             };
         }
-        let _reserved = self.reserve(request.id)?;
+        let _reserved = self.reserve(request.id, Some(request.ancestor))?;
         let at = request
             .at
             .map_or_else(|| ancestor.last_record_lsn(), Lsn::align);
@@ -422,8 +472,17 @@ impl Tenant {
         version: PgMajor,
         index: IndexPart,
     ) -> Result<Arc<Timeline>> {
-        let _reserved = self.reserve(id)?;
+        let _reserved = self.reserve(id, None)?;
         self.start(id, version, None, index, State::Importing).await
+    }
+
+    /// An id that is used again after a deletion stands for the new timeline.
+    async fn exhume(&self, id: TimelineId) -> Result<()> {
+        if !self.record.read().deleted_timelines.contains(&id) {
+            return Ok(());
+        }
+        self.update_record(|r| r.deleted_timelines.retain(|t| *t != id))
+            .await
     }
 
     async fn start(
@@ -434,6 +493,7 @@ impl Tenant {
         index: IndexPart,
         state: State,
     ) -> Result<Arc<Timeline>> {
+        self.exhume(id).await?;
         self.shared
             .env
             .disk
@@ -457,29 +517,51 @@ impl Tenant {
         Ok(timeline)
     }
 
-    /// Children of a timeline.
+    /// Children of a timeline, those that could not be loaded included.
     pub fn children(&self, id: TimelineId) -> Vec<TimelineId> {
         let has = |t: &Timeline| t.ancestor.as_ref().is_some_and(|(a, _)| a.id == id);
+        let unloaded = self.unloaded.lock();
+        let absent = unloaded.iter().filter(|(_, a)| **a == Some(id));
         self.timelines
             .read()
             .values()
             .filter(|t| has(t))
             .map(|t| t.id)
+            .chain(absent.map(|(id, _)| *id))
             .collect()
     }
 
-    /// Deletes a timeline without children: first a mark that cannot be taken back, then its
-    /// objects, then its files.
-    pub async fn delete_timeline(&self, id: TimelineId) -> Result<()> {
-        let timeline = self.timeline(id)?;
-        let children = self.children(id);
+    /// Begins a deletion, unless the timeline has children or is getting some.
+    fn begin_deletion(&self, id: TimelineId) -> Result<Deletion<'_>> {
+        let mut changing = self.changing.lock();
+        let coming = changing.creating.iter().filter(|(_, a)| **a == Some(id));
+        let coming = coming.map(|(child, _)| *child);
+        let children: Vec<_> = self.children(id).into_iter().chain(coming).collect();
         if !children.is_empty() {
             return Err(Error::Precondition(format!(
                 "Cannot delete timeline which has child timelines: {children:?}"
             )));
         }
+        if changing.deleting.get(&id) == Some(&true) {
+            return Err(Error::Busy(
+                "deletion of the timeline is in progress".into(),
+            ));
+        }
+        changing.deleting.insert(id, true);
+        Ok(Deletion { tenant: self, id })
+    }
+
+    /// Deletes a timeline without children: first a note in the tenant's record, which only the newest
+    /// generation can make and which decides, then a mark in the index that cannot be taken back,
+    /// then its objects, then its files.
+    pub async fn delete_timeline(&self, id: TimelineId) -> Result<()> {
+        let timeline = self.timeline(id)?;
+        let _deletion = self.begin_deletion(id)?;
+        if self.shared.lease.is_some() {
+            self.update_record(|r| r.bury(id)).await?;
+        }
         timeline.mark_deleted().await?;
-        timeline.stop();
+        timeline.stop().await;
         self.timelines.write().remove(&id);
         self.shared.metrics.timelines.dec();
         self.remove_timeline_data(id).await?;
@@ -519,7 +601,7 @@ impl Tenant {
             {
                 warn!(tenant = %self.id, timeline = %timeline.id, "not flushed at shutdown, WAL will be fetched again: {e}");
             }
-            timeline.stop();
+            timeline.stop().await;
         }
         self.shared.cancel.cancel();
     }

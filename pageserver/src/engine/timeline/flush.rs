@@ -77,6 +77,9 @@ impl Timeline {
         loop {
             let oldest = self.map.load().frozen().first().cloned();
             let Some(frozen) = oldest else { return Ok(()) };
+            if self.stopped.load(Ordering::Acquire) {
+                return Err(Error::Shutdown);
+            }
             self.flush_one(&frozen)?;
             tokio::task::yield_now().await;
         }

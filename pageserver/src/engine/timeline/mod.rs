@@ -145,6 +145,8 @@ pub struct Timeline {
     flush_wanted: AtomicBool,
     upload_wanted: AtomicBool,
     index_dirty: AtomicBool,
+    /// Set before the layers in memory are dropped.
+    stopped: AtomicBool,
     remote: tokio::sync::Mutex<Remote>,
     vanilla: Mutex<Option<Vanilla>>,
     dialect: std::sync::OnceLock<Dialect>,
@@ -219,6 +221,7 @@ impl Timeline {
             flush_wanted: AtomicBool::new(false),
             upload_wanted: AtomicBool::new(false),
             index_dirty: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             remote: tokio::sync::Mutex::new(Remote::new(parts.index)),
             vanilla: Mutex::new(vanilla),
             dialect: std::sync::OnceLock::new(),
@@ -372,6 +375,7 @@ impl Timeline {
         let mut position = self.position.subscribe();
         let reached = position.wait_for(|p| p.last >= lsn);
         tokio::select! {
+            biased;
             r = tokio::time::timeout(limit, reached) => match r {
                 Ok(Ok(_)) => Ok(()),
                 Ok(Err(_)) => Err(Error::Shutdown),

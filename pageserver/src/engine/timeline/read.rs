@@ -8,6 +8,7 @@ use crate::engine::memory::Stored;
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use types::key::Kind;
 use types::{Fork, Key, KeyRange, Lsn, Value, WalRecord};
 use wal_redo::PageBuf;
@@ -163,22 +164,31 @@ impl Timeline {
         loop {
             let map = timeline.layers();
             while timeline.collect_step(&map, searches).await {}
+            // Stopping drops what is in memory: the newest values may have been missed.
+            if timeline.stopped.load(Ordering::Acquire) {
+                for search in searches.iter_mut() {
+                    search.state = State::Failed(Error::Shutdown);
+                }
+                return;
+            }
             let Some((ancestor, branch_point)) = &timeline.ancestor else {
                 break;
             };
-            let mut descends = false;
+            let mut newest = None;
             for search in searches.iter_mut().filter(|s| s.is_open()) {
                 if search.key.is_inherited() {
                     search.end = search.end.min(branch_point.saturating_add(1));
-                    descends = true;
+                    newest = newest.max(Some(search.end.saturating_sub(1)));
                 } else {
                     search.state = State::Exhausted;
                 }
             }
-            if !descends {
+            let Some(newest) = newest else {
                 break;
-            }
-            if let Err(e) = ancestor.wait_lsn(*branch_point, ANCESTOR_WAIT).await {
+            };
+            // Not for the branch point: what was durable is readable at once, also while the
+            // ancestor catches up.
+            if let Err(e) = ancestor.wait_lsn(newest, ANCESTOR_WAIT).await {
                 for search in searches.iter_mut().filter(|s| s.is_open()) {
                     search.state = State::Failed(e.clone());
                 }

@@ -66,8 +66,10 @@ impl Timeline {
     }
 
     async fn upload_locked(&self, remote: &mut Remote) -> Result<()> {
-        if self.state() == State::Stopping {
-            return Err(Error::Shutdown);
+        match self.state() {
+            State::Stopping => return Err(Error::Shutdown),
+            State::Broken(why) => return Err(Error::Conflict(why)),
+            State::Active | State::Importing => {}
         }
         let retired = self.take_retired();
         let done = self.upload_map(remote).await;
@@ -134,10 +136,14 @@ impl Timeline {
         self.upload_locked(&mut remote).await
     }
 
-    /// Stops the timeline: nothing is ingested, flushed or uploaded any more.
-    pub fn stop(&self) {
+    /// Stops the timeline: nothing is ingested, flushed or uploaded any more. A write or flush that
+    /// is under way ends first.
+    pub async fn stop(&self) {
         self.set_state(State::Stopping);
         self.cancel.cancel();
+        self.stopped.store(true, Ordering::Release);
+        let _flushing = self.flushing.lock().await;
+        let _writer = self.writer.lock().await;
         let map = self.layers();
         let held: usize = map
             .open()

@@ -34,6 +34,9 @@ impl Timeline {
     pub async fn write(&self, batch: Batch) -> Result<()> {
         self.shared.budget.admit(&self.cancel).await?;
         let mut writer = self.writer.lock().await;
+        if self.stopped.load(Ordering::Acquire) {
+            return Err(Error::Shutdown);
+        }
         let at = self.position();
         if batch.last_lsn.is_valid() && (batch.last_lsn <= at.last || !batch.last_lsn.is_aligned())
         {
