@@ -10,6 +10,7 @@ mod lint;
 mod oracle;
 mod postgres;
 mod run;
+mod sim;
 mod test;
 
 use anyhow::Result;
@@ -39,6 +40,8 @@ enum Task {
     Postgres(postgres::Arguments),
     /// Replay the WAL of real servers and compare every page with the one Postgres had
     Oracle(oracle::Arguments),
+    /// The seeded simulation of the storage engine: crashes, faults, takeovers, and an oracle
+    Sim(sim::Arguments),
     /// Run the benchmarks
     Bench(bench::Arguments),
     /// Fuzz one decoder, or list the fuzz targets
@@ -53,6 +56,7 @@ fn main() -> Result<()> {
         Task::Lint => lint::run(),
         Task::Postgres(a) => postgres::run(&a),
         Task::Oracle(a) => oracle::run(&a),
+        Task::Sim(a) => sim::run(&a),
         Task::Bench(a) => bench::run(&a),
         Task::Fuzz(a) => fuzz::run(&a),
     }

@@ -1,0 +1,28 @@
+//! `cargo xtask sim`: the seeded simulation of the storage engine.
+
+use crate::run::{cargo, step};
+use anyhow::Result;
+use std::process::Command;
+use tests::daemon::program;
+
+/// What to run; the program `sim` explains its options.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Use the program as it is
+    #[arg(long)]
+    no_build: bool,
+    /// `--seed N` repeats a run; `--seeds N` runs that many; `--for 10m` runs fresh ones until time is
+    /// out; further --jobs N, --keep-going, --loud, --log
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    options: Vec<String>,
+}
+
+/// Builds and runs the simulation.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    if !arguments.no_build {
+        // As the tests build it, so that nothing is compiled for a second time.
+        let tests = ["test", "--workspace", "--locked", "--no-run"];
+        step(cargo(&tests)?.args(["--test", "seeds", "--test", "every_crash_point"]))?;
+    }
+    step(Command::new(program("sim")?).args(&arguments.options))
+}
