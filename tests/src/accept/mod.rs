@@ -90,6 +90,8 @@ impl Load {
         }
         let pgbench = pgbench
             .args(["-n", "-c", "4", "-j", "1", "-T", &seconds.to_string()])
+            // A deadlock with the SQL beside it is no reason to end.
+            .arg("--max-tries=100")
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
