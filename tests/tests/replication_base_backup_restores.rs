@@ -132,10 +132,11 @@ async fn a_backup_under_load_and_its_wal_open_as_a_server() -> Result<()> {
         primary.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgbench'").await?;
         let digest = "SELECT (SELECT sum(abalance) FROM pgbench_accounts)::text || '/' || \
                       (SELECT count(*) FROM pgbench_history)::text || '/' || (SELECT sum(delta) FROM pgbench_history)::text";
-        let mut expected = String::new();
-        while expected.is_empty() || expected != primary.value(digest).await? {
-            expected = primary.value(digest).await?;
+        let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'";
+        while primary.value(sessions).await? != "0" {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
+        let expected = primary.value(digest).await?;
         let last = identify_system(&mut control).await?.flushed;
 
         let wal = Connection::connect(&conninfo, mode).await?;
