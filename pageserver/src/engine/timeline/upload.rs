@@ -8,7 +8,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::jobs::Job;
 use crate::engine::layer::Layer;
 use crate::engine::layer_map::LayerMap;
-use bucket::{Body, PutMode};
+use bucket::{Body, ETag, Kind as BucketKind, PutMode};
 use bytes::Bytes;
 use layer_format::index_part::IndexPart;
 use layer_format::{Timestamp, path};
@@ -16,11 +16,16 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// Tries to replace an index that changes meanwhile.
+const INDEX_TRIES: usize = 4;
+
 /// What is known of the timeline's state in the bucket.
 #[derive(Debug)]
 pub struct Remote {
     index: IndexPart,
     uploaded: HashSet<String>,
+    /// Version of this generation's index object, if known.
+    etag: Option<ETag>,
 }
 
 impl Remote {
@@ -36,7 +41,11 @@ impl Remote {
             .keys()
             .map(ToString::to_string)
             .collect();
-        Remote { index, uploaded }
+        Remote {
+            index,
+            uploaded,
+            etag: None,
+        }
     }
 }
 
@@ -101,11 +110,7 @@ impl Timeline {
             .map_err(|e| Error::layer("index_part.json", e))?;
         let key = path::index_part(&self.tenant, &self.id, self.generation);
         let size = body.len();
-        self.shared
-            .env
-            .bucket
-            .put(&key, Body::Bytes(Bytes::from(body)), PutMode::Overwrite)
-            .await?;
+        self.put_index(remote, &key, Bytes::from(body)).await?;
         self.shared.metrics.uploaded(size as u64);
         if let Some(lease) = &self.shared.lease {
             lease.validate(&self.shared.env).await.inspect_err(|e| {
@@ -123,6 +128,38 @@ impl Timeline {
         let named = |name: &String| map.has_file(name);
         remote.uploaded.retain(named);
         Ok(())
+    }
+
+    /// Stores an index in the place of the one that is known to be there. An upload that was given up
+    /// while its index was on its way, or whose answer was lost, may still take effect, and must not
+    /// do so behind a newer one: the bucket refuses it, or this one, which then looks again.
+    async fn put_index(&self, remote: &mut Remote, key: &str, body: Bytes) -> Result<()> {
+        let bucket = &self.shared.env.bucket;
+        for _ in 0..INDEX_TRIES {
+            // Not known any more until there is an answer.
+            let mode = match remote.etag.take() {
+                Some(etag) => PutMode::IfMatch(etag),
+                None => PutMode::IfAbsent,
+            };
+            match bucket.put(key, Body::Bytes(body.clone()), mode).await {
+                Ok(etag) => {
+                    remote.etag = Some(etag);
+                    return Ok(());
+                }
+                Err(e) if e.kind() == BucketKind::Precondition => {
+                    remote.etag = match bucket.get(key).await {
+                        Ok(object) => Some(object.etag),
+                        Err(e) if e.kind() == BucketKind::NotFound => None,
+                        Err(e) => return Err(e.into()),
+                    };
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Err(Error::Internal(format!(
+            "timeline {}/{}: {key} changes faster than it can be replaced",
+            self.tenant, self.id
+        )))
     }
 
     /// Marks the timeline as deleted in the bucket; this cannot be taken back.
