@@ -151,9 +151,10 @@ async fn shared_locks(cluster: &Cluster, round: u32) -> Result<()> {
     Ok(())
 }
 
-/// Runs turns until told to stop; returns how many.
-pub async fn churn(cluster: Arc<Cluster>, stop: Arc<AtomicBool>) -> Result<u32> {
-    let mut round = 0;
+/// Runs turns until told to stop; returns the number of the last. `done` is the number of the last
+/// turn that this server has seen before, 0 at first.
+pub async fn churn(cluster: Arc<Cluster>, done: u32, stop: Arc<AtomicBool>) -> Result<u32> {
+    let mut round = done;
     while !stop.load(Ordering::Acquire) {
         round += 1;
         turn(&cluster, round).await?;

@@ -618,6 +618,22 @@ impl Draft {
         Ok((draft, FileSink(file)))
     }
 
+    /// Publishes what was written, or removes it if writing failed.
+    pub fn end(
+        self,
+        env: &Env,
+        timeline: &Timeline,
+        written: Result<Finished<FileSink>>,
+    ) -> Result<Layer> {
+        match written {
+            Ok(finished) => self.publish(env, timeline, finished),
+            Err(e) => {
+                self.discard(env);
+                Err(e)
+            }
+        }
+    }
+
     /// Completes the file, makes it durable and gives it its name. If that fails, nothing is left
     /// under the temporary name: tries again on a full disk would pile up there.
     pub fn publish(
@@ -673,11 +689,19 @@ impl Draft {
 pub fn write_l0(env: &Env, timeline: &Timeline, frozen: &memory::Layer, end: Lsn) -> Result<Layer> {
     let (draft, sink) = Draft::create(env, &timeline.directory(), "l0")?;
     let written = fill_l0(timeline, frozen, end, sink);
-    match written {
-        Ok(finished) => draft.publish(env, timeline, finished),
-        Err(e) => {
-            draft.discard(env);
-            Err(e)
+    draft.end(env, timeline, written)
+}
+
+/// Removes what compaction wrote for a change that is not made: the draft under way, if any, and the
+/// finished layers, which no reader has seen.
+pub fn abandon(env: &Env, open: Option<Draft>, done: &[Arc<Layer>]) {
+    if let Some(draft) = open {
+        draft.discard(env);
+    }
+    for layer in done {
+        let path = layer.local_path();
+        if let Err(e) = env.disk.remove(&path) {
+            info!(file = %path, "unused layer not removed now, will be at the next start: {e}");
         }
     }
 }

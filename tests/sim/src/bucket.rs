@@ -146,6 +146,10 @@ impl Store {
             let cause = format!("the object is at {present:?}");
             return Err(error(Kind::Precondition, Operation::Put, key, &cause));
         }
+        // One that was given up must not land behind a newer one.
+        if *mode == PutMode::Overwrite && path::index_part_generation(key).is_some() {
+            objects.violation = Some(format!("{key} was put whatever version it replaces"));
+        }
         objects.puts += 1;
         let stored = Stored {
             body,

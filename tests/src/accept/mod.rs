@@ -79,11 +79,17 @@ pub struct Load {
 impl Load {
     /// Starts the load; it ends by itself after `seconds`, or at [`Load::finish`].
     pub fn start(cluster: &Arc<Cluster>, seconds: u64) -> Result<Load> {
-        Load::start_at(cluster, seconds, None)
+        Load::start_at(cluster, seconds, None, 0)
     }
 
-    /// As [`Load::start`], with at most `rate` transactions of pgbench a second.
-    pub fn start_at(cluster: &Arc<Cluster>, seconds: u64, rate: Option<u32>) -> Result<Load> {
+    /// As [`Load::start`], with at most `rate` transactions of pgbench a second, on a server that has
+    /// seen `turns` of the SQL workload before.
+    pub fn start_at(
+        cluster: &Arc<Cluster>,
+        seconds: u64,
+        rate: Option<u32>,
+        turns: u32,
+    ) -> Result<Load> {
         let mut pgbench = cluster.tool("pgbench")?;
         if let Some(rate) = rate {
             pgbench.args(["-R", &rate.to_string()]);
@@ -99,6 +105,7 @@ impl Load {
         let stop = Arc::new(AtomicBool::new(false));
         let churn = tokio::spawn(crate::workload::churn(
             Arc::clone(cluster),
+            turns,
             Arc::clone(&stop),
         ));
         Ok(Load {
@@ -108,7 +115,7 @@ impl Load {
         })
     }
 
-    /// Waits for pgbench, stops the rest; returns the turns of churn.
+    /// Waits for pgbench, stops the rest; returns the turns of churn the server has seen.
     pub async fn finish(mut self) -> Result<u32> {
         let status = loop {
             if let Some(status) = self.pgbench.try_wait()? {

@@ -113,7 +113,7 @@ pub async fn run(major: PgMajor, size: Size, plan: Plan<'_>) -> Result<Outcome> 
         rel: number(&cluster, "SELECT pg_relation_filenode('pgbench_accounts')").await?,
         fork: 0,
     };
-    let load = Load::start_at(&cluster, size.seconds, rate)?;
+    let load = Load::start_at(&cluster, size.seconds, rate, 0)?;
     let over = Arc::new(AtomicBool::new(false));
     let watch = Watch {
         daemon: &daemon,
@@ -132,8 +132,8 @@ pub async fn run(major: PgMajor, size: Size, plan: Plan<'_>) -> Result<Outcome> 
     let mut retained = Vec::new();
     for n in 0..moments {
         let shared = Arc::new(cluster);
-        let load = Load::start_at(&shared, MOMENT_SECONDS, rate)?;
-        turns += load.finish().await?;
+        let load = Load::start_at(&shared, MOMENT_SECONDS, rate, turns)?;
+        turns = load.finish().await?;
         cluster = Arc::into_inner(shared).context("the load still uses the primary")?;
         retained.push(
             retain(

@@ -143,14 +143,17 @@ impl Timeline {
         Ok(())
     }
 
-    /// Takes the layers that the index to be made now leaves out.
-    pub(super) fn take_retired(&self) -> Vec<Arc<Layer>> {
-        std::mem::take(&mut *self.retired.lock())
+    /// The layers that an index made from now on leaves out.
+    pub(super) fn retired(&self) -> Vec<Arc<Layer>> {
+        self.retired.lock().clone()
     }
 
-    /// Gives them back: that index was not made.
-    pub(super) fn restore_retired(&self, layers: Vec<Arc<Layer>>) {
-        self.retired.lock().extend(layers);
+    /// That index is in the bucket.
+    pub(super) fn condemn(&self, layers: Vec<Arc<Layer>>) {
+        self.retired
+            .lock()
+            .retain(|r| !layers.iter().any(|l| Arc::ptr_eq(l, r)));
+        self.condemned.lock().extend(layers);
     }
 
     /// Layers on their way out of the bucket.

@@ -80,18 +80,10 @@ impl Timeline {
             State::Broken(why) => return Err(Error::Conflict(why)),
             State::Active | State::Importing => {}
         }
-        let retired = self.take_retired();
-        let done = self.upload_map(remote).await;
-        match done {
-            Ok(()) => {
-                self.condemned.lock().extend(retired);
-                self.sweep().await
-            }
-            Err(e) => {
-                self.restore_retired(retired);
-                Err(e)
-            }
-        }
+        let retired = self.retired();
+        self.upload_map(remote).await?;
+        self.condemn(retired);
+        self.sweep().await
     }
 
     async fn upload_map(&self, remote: &mut Remote) -> Result<()> {

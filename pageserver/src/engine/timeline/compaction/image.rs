@@ -4,7 +4,7 @@ use super::super::Timeline;
 use super::Cell;
 use super::keyspace::{Keyspace, SPARSE};
 use crate::engine::error::{Error, Result};
-use crate::engine::layer::{Draft, FileSink, Layer, write_error};
+use crate::engine::layer::{self, Draft, FileSink, Layer, write_error};
 use bytes::Bytes;
 use layer_format::ImageWriter;
 use layer_format::writer::Options;
@@ -68,28 +68,19 @@ impl Images<'_> {
             return Ok(());
         };
         let env = &self.timeline.shared.env;
-        let layer = env.blocking(|| match open.writer.finish(end) {
-            Ok(finished) => open.draft.publish(env, self.timeline, finished),
-            Err(e) => {
-                open.draft.discard(env);
-                Err(write_error(e))
-            }
+        let layer = env.blocking(|| {
+            let written = open.writer.finish(end).map_err(write_error);
+            open.draft.end(env, self.timeline, written)
         })?;
         self.done.push(Arc::new(layer));
         self.start = end;
         Ok(())
     }
 
-    fn abandon(mut self) {
+    /// Removes everything written.
+    fn abandon(self) {
         let env = &self.timeline.shared.env;
-        if let Some(open) = self.open.take() {
-            open.draft.discard(env);
-        }
-        for layer in &self.done {
-            if let Err(e) = env.disk.remove(&layer.local_path()) {
-                warn!(file = %layer.local_path(), "unused layer not removed now, will be at the next start: {e}");
-            }
-        }
+        layer::abandon(env, self.open.map(|o| o.draft), &self.done);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::super::Timeline;
 use super::merge::Merge;
 use crate::engine::error::Result;
-use crate::engine::layer::{Draft, FileSink, Layer, write_error};
+use crate::engine::layer::{self, Draft, FileSink, Layer, write_error};
 use crate::engine::memory::Stored;
 use layer_format::DeltaWriter;
 use layer_format::writer::Options;
@@ -108,28 +108,18 @@ impl Outputs<'_> {
         };
         self.start = end;
         let env = &self.timeline.shared.env;
-        let layer = env.blocking(|| match open.writer.finish(end) {
-            Ok(finished) => open.draft.publish(env, self.timeline, finished),
-            Err(e) => {
-                open.draft.discard(env);
-                Err(write_error(e))
-            }
+        let layer = env.blocking(|| {
+            let written = open.writer.finish(end).map_err(write_error);
+            open.draft.end(env, self.timeline, written)
         })?;
         self.done.push(Arc::new(layer));
         Ok(())
     }
 
-    /// Removes everything written: the order is not carried out.
-    fn abandon(mut self) {
+    /// Removes everything written.
+    fn abandon(self) {
         let env = &self.timeline.shared.env;
-        if let Some(open) = self.open.take() {
-            open.draft.discard(env);
-        }
-        for layer in &self.done {
-            if let Err(e) = env.disk.remove(&layer.local_path()) {
-                warn!(file = %layer.local_path(), "unused layer not removed now, will be at the next start: {e}");
-            }
-        }
+        layer::abandon(env, self.open.map(|o| o.draft), &self.done);
     }
 }
 
