@@ -1,0 +1,133 @@
+//! A tenant shard: what it holds, and its end. How timelines come and go is in [`load`],
+//! [`create`] and [`delete`].
+
+mod create;
+mod delete;
+mod load;
+
+pub use create::Branch;
+
+use super::error::{Error, Result};
+use super::generation::Record;
+use super::shared::Shared;
+use super::timeline::{State, Timeline};
+use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tracing::warn;
+use types::{Generation, TenantShardId, TimelineId};
+
+/// A tenant shard that is attached here.
+#[derive(Debug)]
+pub struct Tenant {
+    /// Its id.
+    pub id: TenantShardId,
+    /// Generation of this attachment.
+    pub generation: Generation,
+    /// What its timelines share.
+    pub shared: Arc<Shared>,
+    timelines: RwLock<BTreeMap<TimelineId, Arc<Timeline>>>,
+    /// Timelines that exist but could not be loaded, with their ancestors.
+    unloaded: Mutex<BTreeMap<TimelineId, Option<TimelineId>>>,
+    changing: Mutex<Changing>,
+    record: RwLock<Record>,
+}
+
+/// What is being created and deleted. A timeline whose deletion was begun gets no branches any more,
+/// and one that is being branched is not deleted.
+#[derive(Debug, Default)]
+struct Changing {
+    /// Timelines in creation, with their ancestors.
+    creating: BTreeMap<TimelineId, Option<TimelineId>>,
+    /// Timelines whose deletion was begun; true while it is under way. One that failed may have
+    /// left its mark, which counts at the next start.
+    deleting: BTreeMap<TimelineId, bool>,
+}
+
+impl Tenant {
+    /// A tenant whose timelines are not loaded yet.
+    pub fn assemble(
+        id: TenantShardId,
+        generation: Generation,
+        record: Record,
+        shared: Arc<Shared>,
+    ) -> Arc<Tenant> {
+        Arc::new(Tenant {
+            id,
+            generation,
+            shared,
+            timelines: RwLock::default(),
+            unloaded: Mutex::default(),
+            changing: Mutex::default(),
+            record: RwLock::new(record),
+        })
+    }
+
+    fn insert(&self, timeline: Arc<Timeline>) {
+        self.shared.registry.add(&timeline);
+        self.shared.metrics.timelines.inc();
+        self.timelines.write().insert(timeline.id, timeline);
+    }
+
+    /// A timeline by id.
+    pub fn timeline(&self, id: TimelineId) -> Result<Arc<Timeline>> {
+        self.timelines
+            .read()
+            .get(&id)
+            .cloned()
+            .ok_or(Error::TimelineNotFound {
+                tenant: self.id,
+                timeline: id,
+            })
+    }
+
+    /// All timelines, by id.
+    pub fn timelines(&self) -> Vec<Arc<Timeline>> {
+        let mut all: Vec<_> = self.timelines.read().values().cloned().collect();
+        all.sort_by_key(|t| t.id);
+        all
+    }
+
+    /// Settings, name and timeline names as stored in the bucket.
+    pub fn record(&self) -> Record {
+        self.record.read().clone()
+    }
+
+    /// Changes the stored record, in the bucket first.
+    pub async fn update_record(&self, change: impl Fn(&mut Record)) -> Result<()> {
+        let lease = self.shared.lease.as_ref().ok_or_else(|| {
+            Error::Precondition("this tenant's settings belong to a control plane".into())
+        })?;
+        let record = lease.update(&self.shared.env, change).await?;
+        *self.record.write() = record;
+        Ok(())
+    }
+
+    /// Children of a timeline, those that could not be loaded included.
+    pub fn children(&self, id: TimelineId) -> Vec<TimelineId> {
+        let has = |t: &Timeline| t.ancestor.as_ref().is_some_and(|(a, _)| a.id == id);
+        let unloaded = self.unloaded.lock();
+        let absent = unloaded.iter().filter(|(_, a)| **a == Some(id));
+        self.timelines
+            .read()
+            .values()
+            .filter(|t| has(t))
+            .map(|t| t.id)
+            .chain(absent.map(|(id, _)| *id))
+            .collect()
+    }
+
+    /// Stops all timelines. With `flush`, everything in memory is made durable first.
+    pub async fn stop(&self, flush: bool) {
+        for timeline in self.timelines() {
+            if flush
+                && timeline.state() == State::Active
+                && let Err(e) = timeline.checkpoint().await
+            {
+                warn!(tenant = %self.id, timeline = %timeline.id, "not flushed at shutdown, WAL will be fetched again: {e}");
+            }
+            timeline.stop().await;
+        }
+        self.shared.cancel.cancel();
+    }
+}
