@@ -8,6 +8,7 @@
 use crate::config::Config;
 use crate::engine::disk::HostDisk;
 use crate::engine::env::{HostClock, HostEntropy};
+use crate::engine::jobs::Workers;
 use crate::engine::metrics::Metrics;
 use crate::engine::{Engine, Env};
 use crate::page_service::{self, Service};
@@ -83,7 +84,9 @@ pub async fn run(
     ready(http_addr, pg_addr);
 
     let work = CancellationToken::new();
-    let jobs = tokio::spawn(runner.run(Arc::clone(engine.registry()), work.clone()));
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let runner = runner.with_workers(Workers::for_cores(cores));
+    let jobs = tokio::spawn(runner.run(Arc::clone(engine.timers()), work.clone()));
     let unfinished = engine.load_all().await.context("cannot load the tenants")?;
     let undone = import::undo_interrupted(&engine).await;
     for left in unfinished {

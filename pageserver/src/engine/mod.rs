@@ -18,6 +18,7 @@ pub mod redo_program;
 pub mod shared;
 pub mod tenant;
 pub mod timeline;
+pub mod timers;
 
 pub use env::Env;
 pub use error::{Error, ErrorKind, Result};
@@ -27,7 +28,7 @@ pub use timeline::{LsnForTimestamp, State, Timeline};
 use arc_swap::ArcSwap;
 use config::TenantConf;
 use generation::{Lease, Record};
-use jobs::{Jobs, Registry, Runner};
+use jobs::{Jobs, Runner, Turns};
 use layer_format::index_part::IndexPart;
 use metrics::Metrics;
 use open_layers::OpenLayers;
@@ -36,6 +37,7 @@ use serde_json::{Map, Value};
 use shared::{Budget, Shared};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use timers::Timers;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use types::{TenantShardId, TimelineId};
@@ -61,7 +63,7 @@ pub struct Engine {
     budget: Arc<Budget>,
     open_layers: Arc<OpenLayers>,
     jobs: Jobs,
-    registry: Arc<Registry>,
+    timers: Arc<Timers>,
     metrics: Arc<Metrics>,
     redo: Arc<redo_program::Fallback>,
     defaults: Map<String, Value>,
@@ -78,13 +80,14 @@ impl Engine {
         metrics: Arc<Metrics>,
         defaults: Map<String, Value>,
     ) -> (Arc<Engine>, Runner) {
-        let (jobs, runner) = Jobs::new();
+        let budget = Arc::new(Budget::new(memory_budget));
+        let (jobs, runner) = Jobs::new(Arc::clone(&env.clock), Arc::clone(&budget));
         let engine = Engine {
             env,
-            budget: Arc::new(Budget::new(memory_budget)),
+            budget,
             open_layers: OpenLayers::new(open_layers::DEFAULT_BYTES, open_layers::DEFAULT_FILES),
             jobs,
-            registry: Arc::default(),
+            timers: Arc::default(),
             metrics,
             redo: Arc::default(),
             defaults,
@@ -114,9 +117,9 @@ impl Engine {
         &self.redo
     }
 
-    /// Timelines that the background timer looks at.
-    pub fn registry(&self) -> &Arc<Registry> {
-        &self.registry
+    /// When each timeline is looked at next.
+    pub fn timers(&self) -> &Arc<Timers> {
+        &self.timers
     }
 
     /// Cancelled when the engine stops.
@@ -137,7 +140,8 @@ impl Engine {
             open_layers: Arc::clone(&self.open_layers),
             lease: Some(Arc::new(lease)),
             jobs: self.jobs.clone(),
-            registry: Arc::clone(&self.registry),
+            timers: Arc::clone(&self.timers),
+            turns: Turns::default(),
             metrics: Arc::clone(&self.metrics),
             redo: Arc::clone(&self.redo),
             cancel: self.cancel.child_token(),

@@ -4,10 +4,11 @@ use super::config::TenantConf;
 use super::env::Env;
 use super::error::{Error, Result};
 use super::generation::Lease;
-use super::jobs::{Jobs, Registry};
+use super::jobs::{Jobs, Turns};
 use super::metrics::Metrics;
 use super::open_layers::OpenLayers;
 use super::redo_program::Fallback;
+use super::timers::Timers;
 use arc_swap::ArcSwap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
@@ -84,8 +85,10 @@ pub struct Shared {
     pub lease: Option<std::sync::Arc<Lease>>,
     /// Background work.
     pub jobs: Jobs,
-    /// Loaded timelines, for the timer.
-    pub registry: std::sync::Arc<Registry>,
+    /// When each timeline is looked at next.
+    pub timers: std::sync::Arc<Timers>,
+    /// The tenant's turns at background work.
+    pub turns: Turns,
     /// Counters.
     pub metrics: std::sync::Arc<Metrics>,
     /// What replays records that native redo cannot.

@@ -116,7 +116,7 @@ impl Node {
             settings.tenants.clone(),
         );
         let work = CancellationToken::new();
-        let jobs = tokio::spawn(runner.run(Arc::clone(engine.registry()), work.clone()));
+        let jobs = tokio::spawn(runner.run(Arc::clone(engine.timers()), work.clone()));
         Node {
             name,
             engine,

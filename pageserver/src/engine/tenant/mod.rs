@@ -64,7 +64,8 @@ impl Tenant {
     }
 
     fn insert(&self, timeline: Arc<Timeline>) {
-        self.shared.registry.add(&timeline);
+        let now = self.shared.env.clock.monotonic();
+        self.shared.timers.add(&timeline, now);
         self.shared.metrics.timelines.inc();
         self.timelines.write().insert(timeline.id, timeline);
     }

@@ -1,8 +1,8 @@
 //! Flush: frozen in-memory layers become delta layers on disk, oldest first.
 
-use super::{Position, Timeline};
+use super::{Position, State, Timeline};
 use crate::engine::error::{Error, Result};
-use crate::engine::jobs::Job;
+use crate::engine::jobs::Kind as Work;
 use crate::engine::layer::{self, Layer};
 use crate::engine::memory;
 use std::sync::Arc;
@@ -13,14 +13,12 @@ use types::Lsn;
 
 /// Between two looks at what a flush waits for, in case a failure wakes nobody.
 const STALL_LOOK: Duration = Duration::from_secs(1);
+/// Before layers that somebody still read are tried again to delete.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
 impl Timeline {
     pub(super) fn request_flush(self: &Timeline) {
-        if !self.flush_wanted.swap(true, Ordering::AcqRel)
-            && let Some(me) = self.me()
-        {
-            self.shared.jobs.push(Job::Flush(me));
-        }
+        self.request(Work::Flush);
     }
 
     /// Freezes the open layer, writes all frozen ones, uploads them and the index. After it
@@ -41,7 +39,7 @@ impl Timeline {
     /// As [`Timeline::flush_frozen`], but before each layer waits while too many L0 layers wait for
     /// compaction: memory then fills up to its budget, and the source of the WAL waits.
     pub(in crate::engine) async fn flush_when_compacted(&self) -> Result<()> {
-        self.flush_wanted.store(false, Ordering::Release);
+        self.queued.clear(Work::Flush);
         loop {
             self.wait_for_compaction().await?;
             let _one_at_a_time = self.flushing.lock().await;
@@ -73,7 +71,7 @@ impl Timeline {
     /// file and its directory entry are durable; a failure leaves everything as it was.
     pub async fn flush_frozen(&self) -> Result<()> {
         let _one_at_a_time = self.flushing.lock().await;
-        self.flush_wanted.store(false, Ordering::Release);
+        self.queued.clear(Work::Flush);
         loop {
             let oldest = self.map.load().frozen().first().cloned();
             let Some(frozen) = oldest else { return Ok(()) };
@@ -104,6 +102,7 @@ impl Timeline {
         if self.wants_l0_compaction() {
             self.request_compaction();
         }
+        self.unsettle();
         Ok(())
     }
 
@@ -128,35 +127,64 @@ impl Timeline {
         if idle && last > self.disk_consistent_lsn() {
             let disk = self.position_up_to(last);
             self.update_map(|m| m.with_disk(disk));
-            self.index_dirty.store(true, Ordering::Release);
+            self.mark_index();
         }
     }
 
-    /// Called about once a second: freezes by age, uploads a changed index.
+    /// Called by the timer when something may be due, and now and then in any case.
     pub(in crate::engine) async fn housekeeping(&self) {
-        let timeout = self.shared.conf.load().checkpoint_timeout;
+        let conf = self.shared.conf.load_full();
         let now = self.shared.env.clock.monotonic();
-        let old = self
-            .map
-            .load()
-            .open()
-            .is_some_and(|o| !o.is_empty() && now.saturating_sub(o.created()) >= timeout);
-        if old {
-            self.freeze().await;
-        }
+        self.freeze_if_old(now, conf.checkpoint_timeout).await;
         if self.index_dirty.load(Ordering::Acquire) {
             self.request_upload();
         }
-        if !self.condemned.lock().is_empty()
-            && let Err(e) = self.sweep().await
-        {
-            warn!(tenant = %self.tenant, timeline = %self.id, "layers not deleted now, tried again soon: {e}");
+        if !self.condemned.lock().is_empty() {
+            if let Err(e) = self.sweep().await {
+                warn!(tenant = %self.tenant, timeline = %self.id, "layers not deleted now, tried again soon: {e}");
+            }
+            if !self.condemned.lock().is_empty() {
+                self.look_by(now + SWEEP_PAUSE);
+            }
         }
-        let period = self.shared.conf.load().compaction_period;
         let last = Duration::from_micros(self.last_compaction_us.load(Ordering::Acquire));
-        let due = !period.is_zero() && now.saturating_sub(last) >= period;
-        if due || self.wants_l0_compaction() {
+        let due = last + conf.compaction_period;
+        let compacts = !conf.compaction_period.is_zero();
+        if self.wants_l0_compaction() || self.gc_is_due(now) {
             self.request_compaction();
+        } else if compacts && self.unsettled.load(Ordering::Acquire) {
+            if due <= now {
+                self.request_compaction();
+            } else {
+                self.look_by(due);
+            }
+        }
+    }
+
+    /// Freezes an open layer of some age. If records came that stored nothing, the position alone
+    /// goes to the bucket at that age, so that the source can drop its WAL.
+    async fn freeze_if_old(&self, now: Duration, timeout: Duration) {
+        let map = self.map.load_full();
+        let open = map.open().filter(|o| !o.is_empty());
+        if let Some(created) = open.map(|o| o.created()) {
+            if created + timeout <= now {
+                self.freeze().await;
+            } else {
+                self.look_by(created + timeout);
+            }
+        } else if self.state() == State::Active
+            && map.frozen().is_empty()
+            && self.last_record_lsn() > map.disk().last
+        {
+            let us = |t: Duration| u64::try_from(t.as_micros()).unwrap_or(u64::MAX);
+            let since = self.unsaved_since_us.load(Ordering::Acquire);
+            if since == 0 {
+                self.unsaved_since_us.store(us(now), Ordering::Release);
+            } else if since.saturating_add(us(timeout)) <= us(now) {
+                self.settle().await;
+            }
+        } else {
+            self.unsaved_since_us.store(0, Ordering::Release);
         }
     }
 
@@ -167,5 +195,6 @@ impl Timeline {
             prev: Lsn::INVALID,
         };
         self.update_map(|m| m.with_files(layers, &[]).with_disk(disk));
+        self.unsettle();
     }
 }

@@ -82,7 +82,11 @@ impl Timeline {
         let _one_at_a_time = self.compacting.lock().await;
         self.check_active()?;
         let target = self.planned_cutoff(horizon).await?;
+        let before = self.gc_cutoff();
         let (cutoff, held) = self.retention.advance(target, self.shared.env.clock.wall());
+        if cutoff > before {
+            self.unsettle();
+        }
         let map = self.layers();
         let mut result = Collected {
             total: map.file_count(),
@@ -153,7 +157,10 @@ impl Timeline {
         self.retired
             .lock()
             .retain(|r| !layers.iter().any(|l| Arc::ptr_eq(l, r)));
-        self.condemned.lock().extend(layers);
+        if !layers.is_empty() {
+            self.condemned.lock().extend(layers);
+            self.look_soon();
+        }
     }
 
     /// Layers on their way out of the bucket.
@@ -168,13 +175,18 @@ impl Timeline {
         now.saturating_sub(self.loaded) >= self.shared.conf.load().lsn_lease_length
     }
 
+    /// True if it is time to collect garbage.
+    pub(super) fn gc_is_due(&self, now: Duration) -> bool {
+        let period = self.shared.conf.load().gc_period;
+        let last = Duration::from_micros(self.last_gc_us.load(Ordering::Acquire));
+        !period.is_zero() && now.saturating_sub(last) >= period && self.may_collect()
+    }
+
     /// Collects garbage if it is time to.
     pub(in crate::engine) async fn gc_if_due(&self) -> Result<()> {
         let conf = self.shared.conf.load_full();
         let now = self.shared.env.clock.monotonic();
-        let last = Duration::from_micros(self.last_gc_us.load(Ordering::Acquire));
-        let due = !conf.gc_period.is_zero() && now.saturating_sub(last) >= conf.gc_period;
-        if !due || !self.may_collect() {
+        if !self.gc_is_due(now) {
             return Ok(());
         }
         let us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);

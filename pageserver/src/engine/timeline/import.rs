@@ -13,7 +13,6 @@ use layer_format::ImageWriter;
 use layer_format::writer::Options;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use types::{Key, KeyRange, Lsn};
 
 /// A run of this many bytes gets a layer of its own.
@@ -237,7 +236,7 @@ impl Timeline {
     pub async fn adopt_import(&self, layers: Vec<Arc<Layer>>, start: Lsn) -> Result<()> {
         self.add_layers(layers, start);
         self.start_at(start);
-        self.index_dirty.store(true, Ordering::Release);
+        self.mark_index();
         Ok(())
     }
 

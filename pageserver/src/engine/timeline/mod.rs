@@ -26,6 +26,7 @@ pub use time::LsnForTimestamp;
 pub use upload::Remote;
 
 use super::error::{Error, Result};
+use super::jobs::{Kind as Work, Queued};
 use super::layer::Layer;
 use super::layer_map::LayerMap;
 use super::shared::Shared;
@@ -142,8 +143,8 @@ pub struct Timeline {
     initdb_lsn: Watermark,
     writer: tokio::sync::Mutex<write::Writer>,
     flushing: tokio::sync::Mutex<()>,
-    flush_wanted: AtomicBool,
-    upload_wanted: AtomicBool,
+    /// Background work that is queued.
+    pub(in crate::engine) queued: Queued,
     index_dirty: AtomicBool,
     /// Set before the layers in memory are dropped.
     stopped: AtomicBool,
@@ -162,13 +163,16 @@ pub struct Timeline {
     compacting: tokio::sync::Mutex<()>,
     /// Woken when compaction changed the set of layers.
     compacted: tokio::sync::Notify,
-    compact_wanted: AtomicBool,
+    /// Compaction may find something to do.
+    unsettled: AtomicBool,
     compaction_failing: AtomicBool,
     /// Chains in L0 layers that begin at or below were not counted by this process.
     loaded_at: Lsn,
     /// Monotonic times of loading and, in microseconds, of the last looks.
     loaded: Duration,
     last_gc_us: AtomicU64,
+    /// When a position without data was first seen that the bucket does not know; 0 if none.
+    unsaved_since_us: AtomicU64,
     last_compaction_us: AtomicU64,
     /// Layers out of the map that an index in the bucket may still name.
     retired: Mutex<Vec<Arc<Layer>>>,
@@ -218,8 +222,7 @@ impl Timeline {
             initdb_lsn: Watermark::new(initdb_lsn),
             writer: tokio::sync::Mutex::default(),
             flushing: tokio::sync::Mutex::new(()),
-            flush_wanted: AtomicBool::new(false),
-            upload_wanted: AtomicBool::new(false),
+            queued: Queued::default(),
             index_dirty: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             remote: tokio::sync::Mutex::new(Remote::new(parts.index)),
@@ -232,11 +235,12 @@ impl Timeline {
             sparse_relations_from,
             compacting: tokio::sync::Mutex::new(()),
             compacted: tokio::sync::Notify::new(),
-            compact_wanted: AtomicBool::new(false),
+            unsettled: AtomicBool::new(true),
             compaction_failing: AtomicBool::new(false),
             loaded_at: disk.last,
             loaded: now,
             last_gc_us: AtomicU64::new(now_us),
+            unsaved_since_us: AtomicU64::new(0),
             last_compaction_us: AtomicU64::new(now_us),
             retired: Mutex::default(),
             condemned: Mutex::default(),
@@ -328,7 +332,7 @@ impl Timeline {
     /// Changes it; the change reaches the bucket with the next index.
     pub fn update_vanilla(&self, change: impl FnOnce(&mut Option<Vanilla>)) {
         change(&mut self.vanilla.lock());
-        self.index_dirty.store(true, Ordering::Release);
+        self.mark_index();
     }
 
     /// Segment size of the WAL this timeline follows, in bytes.
@@ -388,6 +392,31 @@ impl Timeline {
             },
             () = self.cancel.cancelled() => Err(Error::Shutdown),
         }
+    }
+
+    /// Queues background work, unless it is queued already.
+    pub(in crate::engine) fn request(&self, work: Work) {
+        if self.queued.set(work)
+            && let Some(me) = self.this.upgrade()
+        {
+            self.shared.jobs.push(work, me);
+        }
+    }
+
+    /// Has the timer look at this timeline by a monotonic time.
+    fn look_by(&self, due: Duration) {
+        self.shared.timers.look_by(self.tenant, self.id, due);
+    }
+
+    /// Has it looked at as soon as possible.
+    fn look_soon(&self) {
+        self.look_by(Duration::ZERO);
+    }
+
+    /// The index in the bucket is not what it should be.
+    fn mark_index(&self) {
+        self.index_dirty.store(true, Ordering::Release);
+        self.look_soon();
     }
 
     fn update_map(&self, change: impl FnOnce(&LayerMap) -> LayerMap) {

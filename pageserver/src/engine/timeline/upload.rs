@@ -5,7 +5,7 @@
 
 use super::{Position, State, Timeline};
 use crate::engine::error::{Error, Result};
-use crate::engine::jobs::Job;
+use crate::engine::jobs::Kind as Work;
 use crate::engine::layer::Layer;
 use crate::engine::layer_map::LayerMap;
 use bucket::{Body, ETag, Kind as BucketKind, PutMode};
@@ -50,26 +50,18 @@ impl Remote {
 }
 
 impl Timeline {
-    pub(super) fn me(&self) -> Option<Arc<Timeline>> {
-        self.this.upgrade()
-    }
-
     pub(super) fn request_upload(&self) {
-        if !self.upload_wanted.swap(true, Ordering::AcqRel)
-            && let Some(me) = self.me()
-        {
-            self.shared.jobs.push(Job::Upload(me));
-        }
+        self.request(Work::Upload);
     }
 
     /// Brings the bucket up to date with local disk. Raises `remote_consistent_lsn`.
     pub async fn upload(&self) -> Result<()> {
         let mut remote = self.remote.lock().await;
-        self.upload_wanted.store(false, Ordering::Release);
+        self.queued.clear(Work::Upload);
         self.index_dirty.store(false, Ordering::Release);
         let result = self.upload_locked(&mut remote).await;
         if result.is_err() {
-            self.index_dirty.store(true, Ordering::Release);
+            self.mark_index();
         }
         result
     }

@@ -153,6 +153,7 @@ impl Timeline {
         let start = self.last_record_lsn().saturating_add(1);
         let layer = Arc::new(memory::Layer::new(start, self.shared.env.clock.monotonic()));
         self.update_map(|m| m.with_open(Arc::clone(&layer)));
+        self.look_by(layer.created() + self.shared.conf.load().checkpoint_timeout);
         layer
     }
 

@@ -21,7 +21,7 @@ pub use cells::{Cell, Work};
 
 use super::{State, Timeline};
 use crate::engine::error::Result;
-use crate::engine::jobs::Job;
+use crate::engine::jobs::Kind as Job;
 use crate::engine::layer::Layer;
 use crate::engine::layer_map::Source;
 use rewrite::Order;
@@ -89,17 +89,21 @@ impl Timeline {
                 || oldest.lsns().end <= self.gc_cutoff())
     }
 
+    /// Compaction may find something to do: it looks within its period.
+    pub(super) fn unsettle(&self) {
+        self.unsettled.store(true, Ordering::Release);
+        let period = self.shared.conf.load().compaction_period;
+        let last = Duration::from_micros(self.last_compaction_us.load(Ordering::Acquire));
+        self.look_by(last + period);
+    }
+
     pub(in crate::engine) fn request_compaction(&self) {
-        if !self.compact_wanted.swap(true, Ordering::AcqRel)
-            && let Some(me) = self.me()
-        {
-            self.shared.jobs.push(Job::Compact(me));
-        }
+        self.request(Job::Compact);
     }
 
     /// One round in the background: compaction, then garbage collection if it is due.
     pub(in crate::engine) async fn maintain(&self) -> Result<()> {
-        self.compact_wanted.store(false, Ordering::Release);
+        self.queued.clear(Job::Compact);
         let now = self.shared.env.clock.monotonic();
         let us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
         self.last_compaction_us.store(us, Ordering::Release);
@@ -107,7 +111,10 @@ impl Timeline {
             return Ok(());
         }
         if !self.shared.conf.load().compaction_period.is_zero() {
-            self.compact(Force::default()).await?;
+            self.unsettled.store(false, Ordering::Release);
+            self.compact(Force::default())
+                .await
+                .inspect_err(|_| self.unsettle())?;
         }
         self.gc_if_due().await
     }
@@ -303,7 +310,7 @@ impl Timeline {
         let names: Vec<String> = remove.iter().map(|l| l.name().to_string()).collect();
         self.update_map(|m| m.with_files(add, &names));
         self.retired.lock().extend(remove.iter().cloned());
-        self.index_dirty.store(true, Ordering::Release);
+        self.mark_index();
         self.compacted.notify_waiters();
     }
 
