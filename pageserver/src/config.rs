@@ -5,6 +5,7 @@
 
 use crate::engine::DEFAULT_MEMORY_BUDGET;
 use crate::engine::config::{TenantConf, edit_distance};
+use crate::engine::scrubber::Schedule;
 use anyhow::{Context, bail};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -38,6 +39,8 @@ const KEYS: &[&str] = &[
     "log_format",
     "memory_budget",
     "remote_storage",
+    "scrub_period",
+    "scrub_rate",
     "tenant_config",
     "wait_lsn_timeout",
     "wal_redo_program",
@@ -73,6 +76,8 @@ pub struct Config {
     pub tenant_config: serde_json::Map<String, serde_json::Value>,
     /// The object store.
     pub remote_storage: bucket::Config,
+    /// The background scrub.
+    pub scrub: Schedule,
 }
 
 impl Config {
@@ -109,6 +114,7 @@ impl Config {
             log_format: LogFormat::Plain,
             tenant_config: serde_json::Map::new(),
             remote_storage: bucket::Config::local(dir.join("bucket")),
+            scrub: Schedule::default(),
         };
         let mut open_network = false;
         for (key, value) in table {
@@ -144,16 +150,19 @@ impl Config {
                     TenantConf::new(&table, &serde_json::Map::new()).context("tenant_config")?;
                     config.tenant_config = table;
                 }
-                "wait_lsn_timeout" => {
-                    config.wait_lsn_timeout = value
-                        .as_str()
-                        .and_then(|s| humantime::parse_duration(s).ok())
+                "scrub_period" => config.scrub.period = duration(&key, &value)?,
+                "scrub_rate" => {
+                    config.scrub.rate = value
+                        .as_integer()
+                        .and_then(|n| u64::try_from(n).ok())
+                        .filter(|n| *n > 0)
                         .with_context(|| {
                             format!(
-                                "wait_lsn_timeout = {value}: expected a duration such as \"300s\""
+                                "scrub_rate = {value}: expected a number of bytes a second above 0"
                             )
                         })?;
                 }
+                "wait_lsn_timeout" => config.wait_lsn_timeout = duration(&key, &value)?,
                 "wal_redo_program" => {
                     let path = value.as_str().filter(|p| Path::new(p).is_absolute());
                     let path = path.with_context(|| {
@@ -188,6 +197,13 @@ impl Config {
         }
         Ok(config)
     }
+}
+
+fn duration(key: &str, value: &Value) -> anyhow::Result<Duration> {
+    value
+        .as_str()
+        .and_then(|s| humantime::parse_duration(s).ok())
+        .with_context(|| format!("{key} = {value}: expected a duration such as \"300s\""))
 }
 
 fn is_loopback(ip: IpAddr) -> bool {

@@ -6,22 +6,26 @@
 )]
 
 use crate::config::Config;
+use crate::engine::arrivals::Arrived;
 use crate::engine::disk::HostDisk;
 use crate::engine::env::{HostClock, HostEntropy};
 use crate::engine::jobs::Workers;
 use crate::engine::metrics::Metrics;
-use crate::engine::{Engine, Env};
+use crate::engine::{Engine, Env, Unfinished};
 use crate::page_service::{self, Service};
 use crate::redo_process::Programs;
 use crate::walreceiver::{Receivers, Source};
 use crate::{http, import};
 use anyhow::Context;
 use prometheus_client::registry::Registry;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use types::{TenantId, TimelineId};
 
 /// Runs the daemon in a working directory until `stop` is cancelled, then flushes, uploads and
 /// returns. `ready` is called once both listeners are open.
@@ -87,27 +91,36 @@ pub async fn run(
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let runner = runner.with_workers(Workers::for_cores(cores));
     let jobs = tokio::spawn(runner.run(Arc::clone(engine.timers()), work.clone()));
-    let unfinished = engine.load_all().await.context("cannot load the tenants")?;
+    let arrived = engine.watch_arrivals();
+    let tenants = engine.discover().await.context("cannot list the tenants")?;
     let undone = import::undo_interrupted(&engine).await;
-    for left in unfinished {
-        if left.index.deleted_at.is_some() {
-            info!(tenant = %left.tenant.id, timeline = %left.timeline, "finishing a deletion that was interrupted");
-            if let Err(e) = left.tenant.remove_timeline_data(left.timeline).await {
-                warn!(tenant = %left.tenant.id, timeline = %left.timeline, "cannot be removed now: {e}");
-            }
-        } else if !undone.contains(&(left.tenant.id.tenant, left.timeline)) {
-            import::clean_up(&left.tenant, left.timeline, &left.index).await;
-        }
-    }
-    start_receivers(&engine, &receivers);
+    let arriving = stop.child_token();
+    let welcome = tokio::spawn(welcome(
+        Arc::clone(&engine),
+        Arc::clone(&receivers),
+        arrived,
+        undone,
+        arriving.clone(),
+    ));
     state.set_loaded();
     let service = Arc::new(Service::new(Arc::clone(&engine), config.wait_lsn_timeout));
     let pages = tokio::spawn(page_service::listen(pg_listener, service, front.clone()));
-    info!(http = %http_addr, page_service = %pg_addr, tenants = engine.tenants().len(), "ready");
+    info!(http = %http_addr, page_service = %pg_addr, tenants, "ready");
+    let loader = Arc::clone(&engine);
+    let scrubber = (Arc::clone(&engine), config.scrub, arriving.clone());
+    let loading = tokio::spawn(async move { loader.load_waiting(&arriving).await });
+    let scrubbing = tokio::spawn(async move {
+        let (engine, schedule, cancel) = scrubber;
+        engine.scrub_forever(schedule, &cancel).await;
+    });
 
     stop.cancelled().await;
     info!("stopping: flushing and uploading");
     state.imports.cancel_all().await;
+    // Behind these two, nobody starts a receiver any more.
+    let _ = loading.await;
+    let _ = scrubbing.await;
+    let _ = welcome.await;
     receivers.stop_all().await;
     engine.shutdown().await;
     work.cancel();
@@ -119,8 +132,24 @@ pub async fn run(
     Ok(())
 }
 
-fn start_receivers(engine: &Arc<Engine>, receivers: &Arc<Receivers>) {
-    for tenant in engine.tenants() {
+/// What is to be done for each tenant once it is loaded: deletions and imports that a crash
+/// interrupted are brought to an end, and sources are followed.
+async fn welcome(
+    engine: Arc<Engine>,
+    receivers: Arc<Receivers>,
+    mut arrived: UnboundedReceiver<Arrived>,
+    undone: HashSet<(TenantId, TimelineId)>,
+    cancel: CancellationToken,
+) {
+    loop {
+        let Arrived { tenant, unfinished } = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return,
+            next = arrived.recv() => match next {
+                Some(next) => next,
+                None => return,
+            },
+        };
         for timeline in tenant.timelines() {
             match Source::load(&*engine.env().disk, &timeline) {
                 Ok(Some(source)) => receivers.start(timeline, source),
@@ -130,6 +159,25 @@ fn start_receivers(engine: &Arc<Engine>, receivers: &Arc<Receivers>) {
                 }
             }
         }
+        let undone = undone.clone();
+        // May take long, if it asks a server that is away.
+        tokio::spawn(async move {
+            for left in unfinished {
+                finish(left, &undone).await;
+            }
+        });
+    }
+}
+
+async fn finish(left: Unfinished, undone: &HashSet<(TenantId, TimelineId)>) {
+    let (tenant, timeline) = (left.tenant, left.timeline);
+    if left.index.deleted_at.is_some() {
+        info!(tenant = %tenant.id, %timeline, "finishing a deletion that was interrupted");
+        if let Err(e) = tenant.remove_timeline_data(timeline).await {
+            warn!(tenant = %tenant.id, %timeline, "cannot be removed now, will be tried at the next start: {e}");
+        }
+    } else if !undone.contains(&(tenant.id.tenant, timeline)) {
+        import::clean_up(&tenant, timeline, &left.index).await;
     }
 }
 

@@ -4,23 +4,17 @@
 #![expect(clippy::disallowed_methods, reason = "damages files")]
 #![cfg(test)]
 
-use bucket::{Body, Bucket, Memory, PutMode};
-use bytes::Bytes;
-use layer_format::Metadata;
-use layer_format::index_part::IndexPart;
-use pageserver::engine::disk::HostDisk;
-use pageserver::engine::env::{Env, HostClock, HostEntropy};
-use pageserver::engine::metrics::Metrics;
-use pageserver::engine::timeline::import::Layers;
+mod support;
+
+use bucket::{Body, Bucket, Faults, Faulty, PutMode};
 use pageserver::engine::timeline::scrub::Options;
 use pageserver::engine::{Engine, Timeline};
 use std::path::PathBuf;
 use std::sync::Arc;
-use types::{Key, Lsn, PgMajor, SlruKind, TenantId, TenantShardId, TimelineId};
+use std::time::Duration;
+use support::{MAIN, Place, START, TENANT, timeline};
+use types::{TenantId, TenantShardId};
 
-const TENANT: TenantShardId = TenantShardId::unsharded(TenantId([7; 16]));
-const MAIN: TimelineId = TimelineId([1; 16]);
-const START: Lsn = Lsn(0x1000);
 const ALL: Options = Options {
     local: true,
     bucket: true,
@@ -28,57 +22,23 @@ const ALL: Options = Options {
 };
 
 struct World {
-    directory: tempfile::TempDir,
-    bucket: Arc<Memory>,
+    place: Place,
+    faulty: Arc<Faulty>,
+    engine: Arc<Engine>,
     timeline: Arc<Timeline>,
 }
 
 impl World {
     async fn new() -> World {
-        let directory = tempfile::tempdir().unwrap();
-        let bucket = Arc::new(Memory::new());
-        let env = Env {
-            disk: Arc::new(HostDisk::new(directory.path())),
-            bucket: Arc::clone(&bucket) as Arc<dyn Bucket>,
-            clock: Arc::new(HostClock),
-            entropy: Arc::new(HostEntropy),
-        };
-        let mut registry = prometheus_client::registry::Registry::default();
-        let metrics = Arc::new(Metrics::new(&mut registry));
-        let settings = serde_json::Map::new();
-        let engine = Engine::new(env, 1 << 30, metrics, settings.clone()).0;
-        let tenant = engine.create_tenant(TENANT, settings, None).await.unwrap();
-        let index = IndexPart::new(Metadata {
-            disk_consistent_lsn: Lsn::INVALID,
-            prev_record_lsn: None,
-            ancestor_timeline: None,
-            ancestor_lsn: Lsn::INVALID,
-            latest_gc_cutoff_lsn: START,
-            initdb_lsn: START,
-            pg_version: PgMajor::V17,
-        });
-        let timeline = tenant
-            .create_for_import(MAIN, PgMajor::V17, index)
-            .await
-            .unwrap();
-        let mut layers = Layers::new(&timeline, START);
-        for n in 0..8 {
-            let key = Key::slru_block(SlruKind::MultiXactOffsets, 0, n);
-            layers.put(key, Bytes::from(vec![n as u8; 8192])).unwrap();
-        }
-        let mut control =
-            include_bytes!("../../libs/pg_format/tests/data/pg_control_17.bin").to_vec();
-        control.resize(8192, 0);
-        layers.put(Key::CONTROL_FILE, control.into()).unwrap();
-        timeline
-            .adopt_import(layers.finish().unwrap(), START)
-            .await
-            .unwrap();
-        timeline.finish_import().await.unwrap();
+        let place = Place::default();
+        let faulty = Arc::new(Faulty::new(Arc::clone(&place.bucket) as Arc<dyn Bucket>, 1));
+        let engine = place.engine_on(Arc::clone(&faulty) as Arc<dyn Bucket>).0;
+        let made = engine.create_tenant(TENANT, Default::default(), None).await;
         World {
-            directory,
-            bucket,
-            timeline,
+            timeline: timeline(&made.unwrap(), MAIN, 8).await,
+            place,
+            faulty,
+            engine,
         }
     }
 
@@ -88,7 +48,7 @@ impl World {
         let layer = map.files().next().unwrap();
         assert_eq!(map.file_count(), 1);
         (
-            self.directory.path().join(layer.local_path()),
+            self.place.directory.path().join(layer.local_path()),
             layer.object_key(&TENANT.tenant, &MAIN),
         )
     }
@@ -102,10 +62,11 @@ impl World {
 
     async fn damage_object(&self) {
         let (_, key) = self.layer();
-        let mut bytes = self.bucket.get(&key).await.unwrap().body.to_vec();
+        let mut bytes = self.place.bucket.get(&key).await.unwrap().body.to_vec();
         bytes[30_000] ^= 1;
         let body = Body::from(bytes);
-        self.bucket
+        self.place
+            .bucket
             .put(&key, body, PutMode::Overwrite)
             .await
             .unwrap();
@@ -113,7 +74,7 @@ impl World {
 
     async fn copies_are_equal(&self) -> bool {
         let (path, key) = self.layer();
-        std::fs::read(path).unwrap() == self.bucket.get(&key).await.unwrap().body
+        std::fs::read(path).unwrap() == self.place.bucket.get(&key).await.unwrap().body
     }
 }
 
@@ -130,12 +91,12 @@ async fn what_is_right_stays() {
 #[tokio::test]
 async fn a_damaged_file_is_fetched_again() {
     let w = World::new().await;
-    let before = w.bucket.get(&w.layer().1).await.unwrap().body;
+    let before = w.place.bucket.get(&w.layer().1).await.unwrap().body;
     w.damage_file();
     let report = w.timeline.scrub(ALL).await.unwrap();
     assert_eq!((report.local_repaired.len(), report.lost.len()), (1, 0));
     assert!(w.copies_are_equal().await);
-    assert_eq!(w.bucket.get(&w.layer().1).await.unwrap().body, before);
+    assert_eq!(w.place.bucket.get(&w.layer().1).await.unwrap().body, before);
     assert!(
         w.timeline
             .scrub(ALL)
@@ -154,7 +115,7 @@ async fn a_damaged_or_missing_object_is_written_again() {
     let report = w.timeline.scrub(ALL).await.unwrap();
     assert_eq!((report.bucket_repaired.len(), report.lost.len()), (1, 0));
     assert!(w.copies_are_equal().await);
-    w.bucket.delete(&[w.layer().1]).await.unwrap();
+    w.place.bucket.delete(&[w.layer().1]).await.unwrap();
     let only_bucket = Options {
         local: false,
         ..ALL
@@ -172,11 +133,50 @@ async fn damage_in_both_places_is_reported_and_not_spread() {
     w.damage_object().await;
     let (path, key) = w.layer();
     let file = std::fs::read(&path).unwrap();
-    let object = w.bucket.get(&key).await.unwrap().body;
+    let object = w.place.bucket.get(&key).await.unwrap().body;
     let report = w.timeline.scrub(ALL).await.unwrap();
     assert_eq!(report.lost.len(), 1, "{report:?}");
     assert!(report.lost[0].contains("CRC-32C"), "{report:?}");
     assert!(report.local_repaired.is_empty() && report.bucket_repaired.is_empty());
     assert_eq!(std::fs::read(&path).unwrap(), file);
-    assert_eq!(w.bucket.get(&key).await.unwrap().body, object);
+    assert_eq!(w.place.bucket.get(&key).await.unwrap().body, object);
+}
+
+#[tokio::test]
+async fn a_bucket_that_does_not_answer_is_no_loss() {
+    let w = World::new().await;
+    w.faulty.set(Faults {
+        error: 1.0,
+        ..Faults::default()
+    });
+    let report = w.timeline.scrub(ALL).await.unwrap();
+    assert_eq!((report.unchecked.len(), report.lost.len()), (1, 0));
+    // Nor is a file that cannot be fetched again right now.
+    w.damage_file();
+    let report = w.timeline.scrub(ALL).await.unwrap();
+    assert_eq!(report.lost, Vec::<String>::new());
+    assert_eq!(report.unchecked.len(), 2, "{:?}", report.unchecked);
+    w.faulty.set(Faults::default());
+    w.timeline.scrub(ALL).await.unwrap();
+    let key = support::page_key(3);
+    let page = w.timeline.get(key, START).await.unwrap();
+    assert_eq!(page, support::first_page(3));
+    assert!(w.copies_are_equal().await);
+}
+
+#[tokio::test]
+async fn a_pass_reaches_all_tenants_at_a_bounded_rate() {
+    let w = World::new().await;
+    let other = TenantShardId::unsharded(TenantId([8; 16]));
+    let made = w.engine.create_tenant(other, Default::default(), None);
+    timeline(&made.await.unwrap(), MAIN, 8).await;
+    w.damage_file();
+    let rate = 1 << 20;
+    let started = std::time::Instant::now();
+    let report = w.engine.scrub_all(rate).await;
+    assert_eq!((report.layers, report.local_repaired.len()), (2, 1));
+    let least = Duration::from_secs_f64(report.bytes as f64 / rate as f64);
+    assert!(report.bytes > 4 * 8 * 8192, "{report:?}");
+    assert!(started.elapsed() >= least, "{report:?}");
+    assert!(w.copies_are_equal().await);
 }

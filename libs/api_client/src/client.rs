@@ -203,6 +203,31 @@ impl Client {
             .await
     }
 
+    /// Removes a layer from local disk; it stays in the bucket. False if it was not there.
+    pub async fn evict_layer(
+        &self,
+        tenant: TenantShardId,
+        timeline: TimelineId,
+        name: &str,
+    ) -> Result<bool> {
+        let path = format!("/v1/tenant/{tenant}/timeline/{timeline}/layer/{name}");
+        let url = format!("{}{path}", self.base);
+        let lost = |source| Error::Connection {
+            url: self.base.clone(),
+            source,
+        };
+        let response = self.http.delete(&url).send().await.map_err(lost)?;
+        let status = response.status();
+        if status == StatusCode::NOT_MODIFIED {
+            return Ok(false);
+        }
+        let bytes = response.bytes().await.map_err(lost)?;
+        if !status.is_success() {
+            return Err(failure(status, &bytes));
+        }
+        Ok(true)
+    }
+
     /// Reads all layers of a timeline and repairs what can be; returns when it is done.
     pub async fn scrub(
         &self,

@@ -269,6 +269,9 @@ pub struct ScrubReport {
     pub bucket_repaired: Vec<String>,
     /// Layers of which no good copy was found, and why.
     pub lost: Vec<String>,
+    /// Layers of which a copy could not be read now, and why.
+    #[serde(default)]
+    pub unchecked: Vec<String>,
 }
 
 /// A layer in memory.

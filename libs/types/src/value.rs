@@ -144,6 +144,11 @@ impl Value {
     }
 }
 
+/// True if a serialized value is an image.
+pub fn is_image(value: &[u8]) -> bool {
+    value.starts_with(&TAG_IMAGE.to_be_bytes())
+}
+
 /// Appends a serialized image value.
 pub fn encode_image(out: &mut impl BufMut, image: &[u8]) {
     out.put_u32(TAG_IMAGE);

@@ -103,8 +103,16 @@ impl World {
         let timeline = self.tenant.create_for_import(id, version, index).await;
         let timeline = timeline.unwrap();
         let mut layers = Layers::new(&timeline, start);
+        let mut has_control_file = false;
         for (key, value) in values {
+            has_control_file |= key == Key::CONTROL_FILE;
             layers.put(key, value).unwrap();
+        }
+        if !has_control_file {
+            let file = include_bytes!("../../../libs/pg_format/tests/data/pg_control_17.bin");
+            let mut file = file.to_vec();
+            file.resize(PAGE_SIZE, 0);
+            layers.put(Key::CONTROL_FILE, file.into()).unwrap();
         }
         let layers = layers.finish().unwrap();
         timeline.adopt_import(layers, start).await.unwrap();

@@ -17,7 +17,7 @@ use layer_format::{DeltaWriter, Digest, LayerEntry, Name, blob, path};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use types::{Key, KeyRange, Lsn, PAGE_SIZE, TenantId, TenantShardId, TimelineId};
 
 /// Buffer for verifying a downloaded file.
@@ -453,6 +453,12 @@ impl Layer {
                 self.download(shared).await?;
                 shared.env.blocking(|| self.open_file(&shared.env))?
             }
+            Err(Error::Disk(e)) if e.kind() == std::io::ErrorKind::NotFound => {
+                warn!(tenant = %self.tenant, timeline = %self.timeline, file = %self.local_path(), "the local file is gone, fetched again");
+                self.set_resident(false);
+                self.download(shared).await?;
+                shared.env.blocking(|| self.open_file(&shared.env))?
+            }
             other => other?,
         };
         let opened = Arc::new(opened);
@@ -492,6 +498,33 @@ impl Layer {
     pub fn verify_local(&self, shared: &Shared) -> Result<()> {
         let env = &shared.env;
         env.blocking(|| self.verify_file(env, &self.local_path()))
+    }
+
+    /// Removes the local file of a layer that is in the bucket. Readers under way go on with it; the
+    /// next one fetches it again. False if there was none.
+    pub async fn evict(&self, shared: &Shared) -> Result<bool> {
+        let _one_at_a_time = self.opening.lock().await;
+        if !self.is_resident() {
+            return Ok(false);
+        }
+        match shared.env.disk.remove(&self.local_path()) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+            _ => {}
+        }
+        self.set_resident(false);
+        self.opened.close();
+        shared.metrics.evicted(self.entry.file_size);
+        Ok(true)
+    }
+
+    /// Fetches the file unless it is on local disk. False if it is.
+    pub async fn fetch(&self, shared: &Shared) -> Result<bool> {
+        let _one_at_a_time = self.opening.lock().await;
+        if self.is_resident() {
+            return Ok(false);
+        }
+        self.download(shared).await?;
+        Ok(true)
     }
 
     /// Puts the local file aside and fetches it again.

@@ -176,6 +176,11 @@ impl LayerMap {
         self.files.values()
     }
 
+    /// A persistent layer by its name.
+    pub fn file(&self, name: &str) -> Option<&Arc<Layer>> {
+        self.files.get(name)
+    }
+
     /// True if a persistent layer has this name.
     pub fn has_file(&self, name: &str) -> bool {
         self.files.contains_key(name)

@@ -27,6 +27,8 @@ pub struct Metrics {
     uploaded_bytes: Counter,
     downloads: Counter,
     downloaded_bytes: Counter,
+    evictions: Counter,
+    evicted_bytes: Counter,
     checksum_failures: Counter,
     failures: Family<JobLabel, Counter>,
     compactions: Counter,
@@ -74,6 +76,8 @@ impl Metrics {
             uploaded_bytes: Counter::default(),
             downloads: Counter::default(),
             downloaded_bytes: Counter::default(),
+            evictions: Counter::default(),
+            evicted_bytes: Counter::default(),
             checksum_failures: Counter::default(),
             failures: Family::default(),
             compactions: Counter::default(),
@@ -130,6 +134,13 @@ impl Metrics {
             "Bytes of layers downloaded",
             Unit::Bytes,
             m.downloaded_bytes.clone(),
+        );
+        r.register("evictions", "Layers evicted", m.evictions.clone());
+        r.register_with_unit(
+            "evicted",
+            "Bytes of layers evicted",
+            Unit::Bytes,
+            m.evicted_bytes.clone(),
         );
         r.register(
             "checksum_failures",
@@ -236,6 +247,12 @@ impl Metrics {
     pub fn downloaded(&self, bytes: u64) {
         self.downloads.inc();
         self.downloaded_bytes.inc_by(bytes);
+    }
+
+    /// Counts an eviction of `bytes`.
+    pub fn evicted(&self, bytes: u64) {
+        self.evictions.inc();
+        self.evicted_bytes.inc_by(bytes);
     }
 
     /// Counts a round of compaction.

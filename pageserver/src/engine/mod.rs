@@ -3,6 +3,7 @@
 //! The engine knows no network and no ambient clock, randomness or disk: those are handed in as
 //! [`env::Env`]. Its truth is the bucket; everything on local disk can be lost.
 
+pub mod arrivals;
 pub mod config;
 pub mod disk;
 pub mod env;
@@ -15,6 +16,7 @@ pub mod memory;
 pub mod metrics;
 pub mod open_layers;
 pub mod redo_program;
+pub mod scrubber;
 pub mod shared;
 pub mod tenant;
 pub mod timeline;
@@ -26,6 +28,7 @@ pub use tenant::{Branch, Tenant};
 pub use timeline::{LsnForTimestamp, State, Timeline};
 
 use arc_swap::ArcSwap;
+use arrivals::{Arrivals, Arrived};
 use config::TenantConf;
 use generation::{Lease, Record};
 use jobs::{Jobs, Runner, Turns};
@@ -69,6 +72,7 @@ pub struct Engine {
     defaults: Map<String, Value>,
     cancel: CancellationToken,
     tenants: RwLock<BTreeMap<TenantShardId, Arc<Tenant>>>,
+    arrivals: Arrivals,
 }
 
 impl Engine {
@@ -93,6 +97,7 @@ impl Engine {
             defaults,
             cancel: CancellationToken::new(),
             tenants: RwLock::default(),
+            arrivals: Arrivals::default(),
         };
         (Arc::new(engine), runner)
     }
@@ -148,47 +153,46 @@ impl Engine {
         })
     }
 
-    /// Attaches every tenant that the bucket knows. One that cannot be loaded is reported and
-    /// left out; the others load.
-    pub async fn load_all(&self) -> Result<Vec<Unfinished>> {
+    async fn list_tenants(&self) -> Result<Vec<TenantShardId>> {
         let listing = self.env.bucket.list("tenants/", true).await?;
+        let name = |prefix: &String| {
+            let name = prefix.trim_end_matches('/').rsplit('/').next();
+            name.unwrap_or_default().to_owned()
+        };
+        let names = listing.prefixes.iter().map(name);
+        Ok(names.filter_map(|n| n.parse().ok()).collect())
+    }
+
+    /// Attaches every tenant that the bucket knows, one after the other. One that cannot be loaded
+    /// is reported and left out; the others load. See [`Engine::discover`] for a daemon's way.
+    pub async fn load_all(&self) -> Result<Vec<Unfinished>> {
         let mut unfinished = Vec::new();
-        for prefix in listing.prefixes {
-            let name = prefix
-                .trim_end_matches('/')
-                .rsplit('/')
-                .next()
-                .unwrap_or_default();
-            let Ok(id) = name.parse::<TenantShardId>() else {
-                continue;
-            };
+        for id in self.list_tenants().await? {
             match self.attach(id).await {
-                Ok(None) => {
-                    info!(tenant = %id, "in the bucket but not created by a daemon without a control plane; left alone")
-                }
-                Ok(Some((tenant, found))) => {
-                    unfinished.extend(found.into_iter().map(|(timeline, index)| Unfinished {
-                        tenant: Arc::clone(&tenant),
-                        timeline,
-                        index,
-                    }))
-                }
+                Ok(None) => {}
+                Ok(Some(arrived)) => unfinished.extend(arrived.unfinished),
                 Err(e) => error!(tenant = %id, "cannot be loaded: {e}"),
             }
         }
         Ok(unfinished)
     }
-    async fn attach(
-        &self,
-        id: TenantShardId,
-    ) -> Result<Option<(Arc<Tenant>, Vec<(TimelineId, IndexPart)>)>> {
+
+    /// Loads a tenant; `None` if it was not created by a daemon without a control plane.
+    async fn attach(&self, id: TenantShardId) -> Result<Option<Arrived>> {
         let Some((lease, record)) = Lease::attach(&self.env, id).await? else {
+            info!(tenant = %id, "in the bucket but not created by a daemon without a control plane; left alone");
             return Ok(None);
         };
         let tenant = self.assemble(id, lease, record)?;
-        let unfinished = tenant.load().await?;
+        let found = tenant.load().await?;
+        let unfinished = |(timeline, index)| Unfinished {
+            tenant: Arc::clone(&tenant),
+            timeline,
+            index,
+        };
+        let unfinished = found.into_iter().map(unfinished).collect();
         self.insert(&tenant);
-        Ok(Some((tenant, unfinished)))
+        Ok(Some(Arrived { tenant, unfinished }))
     }
 
     fn assemble(&self, id: TenantShardId, lease: Lease, record: Record) -> Result<Arc<Tenant>> {
@@ -222,7 +226,7 @@ impl Engine {
         Ok(tenant)
     }
 
-    /// A tenant by id.
+    /// A tenant by id, if it is loaded; see [`Engine::open`].
     pub fn tenant(&self, id: TenantShardId) -> Result<Arc<Tenant>> {
         self.tenants
             .read()
@@ -231,19 +235,19 @@ impl Engine {
             .ok_or(Error::TenantNotFound(id))
     }
 
-    /// All tenants, by id.
+    /// All loaded tenants, by id.
     pub fn tenants(&self) -> Vec<Arc<Tenant>> {
         self.tenants.read().values().cloned().collect()
     }
 
-    /// A timeline by its ids.
+    /// A timeline by its ids, of a tenant that is loaded.
     pub fn timeline(&self, tenant: TenantShardId, timeline: TimelineId) -> Result<Arc<Timeline>> {
         self.tenant(tenant)?.timeline(timeline)
     }
 
     /// Deletes a tenant with all its timelines, from the bucket and from disk.
     pub async fn delete_tenant(&self, id: TenantShardId) -> Result<()> {
-        let tenant = self.tenant(id)?;
+        let tenant = self.open(id).await?;
         tenant.stop(false).await;
         let prefix = format!("{}/", layer_format::path::tenant(&id));
         let keys: Vec<String> = self

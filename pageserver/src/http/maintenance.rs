@@ -41,7 +41,7 @@ pub async fn checkpoint(
     let upload = flag(&params, "wait_until_uploaded", false)?;
     let compact = flag(&params, "compact", true)?;
     let force = force(&params)?;
-    let (_, timeline) = find(&state, &tenant, &timeline)?;
+    let (_, timeline) = find(&state, &tenant, &timeline).await?;
     let task = tokio::spawn(async move {
         timeline.freeze_and_flush().await?;
         if compact {
@@ -64,7 +64,7 @@ pub async fn compact(
 ) -> ApiResult<Json<Value>> {
     let upload = flag(&params, "wait_until_uploaded", false)?;
     let force = force(&params)?;
-    let (_, timeline) = find(&state, &tenant, &timeline)?;
+    let (_, timeline) = find(&state, &tenant, &timeline).await?;
     let task = tokio::spawn(async move {
         timeline.compact(force).await?;
         if upload {
@@ -88,7 +88,7 @@ pub async fn collect(
     body: Bytes,
 ) -> ApiResult<Json<Value>> {
     let body: CollectBody = optional_body(&body)?;
-    let (_, timeline) = find(&state, &tenant, &timeline)?;
+    let (_, timeline) = find(&state, &tenant, &timeline).await?;
     let started = state.engine.env().clock.monotonic();
     let task = tokio::spawn(async move {
         let conf = timeline.shared().conf.load_full();
@@ -122,7 +122,7 @@ pub async fn scrub(
     body: Bytes,
 ) -> ApiResult<Json<ScrubReport>> {
     let request: ScrubRequest = optional_body(&body)?;
-    let (_, timeline) = find(&state, &tenant, &timeline)?;
+    let (_, timeline) = find(&state, &tenant, &timeline).await?;
     timeline.check_active()?;
     let options = scrub::Options {
         local: request.local.unwrap_or(true),
@@ -138,6 +138,7 @@ pub async fn scrub(
         local_repaired: report.local_repaired,
         bucket_repaired: report.bucket_repaired,
         lost: report.lost,
+        unchecked: report.unchecked,
     }))
 }
 
@@ -154,7 +155,7 @@ pub async fn lease(
     Path((tenant, timeline)): Path<(String, String)>,
     Json(body): Json<LeaseBody>,
 ) -> ApiResult<Json<Value>> {
-    let (_, timeline) = find(&state, &tenant, &timeline)?;
+    let (_, timeline) = find(&state, &tenant, &timeline).await?;
     timeline.check_active()?;
     let length = timeline.shared().conf.load().lsn_lease_length;
     let until = timeline.lease(body.lsn, length).map_err(|e| match e {

@@ -6,6 +6,7 @@
 
 mod error;
 mod imports;
+mod layers;
 mod maintenance;
 mod tenant;
 mod timeline;
@@ -151,7 +152,11 @@ pub fn router(state: State) -> Router {
         .route(&format!("{tl}/do_gc"), put(maintenance::collect))
         .route(&format!("{tl}/lsn_lease"), post(maintenance::lease))
         .route(&format!("{tl}/scrub"), post(maintenance::scrub))
-        .route(&format!("{tl}/layer"), get(timeline::layers))
+        .route(&format!("{tl}/layer"), get(layers::list))
+        .route(
+            &format!("{tl}/layer/{{file}}"),
+            get(layers::fetch).delete(layers::evict),
+        )
         .route("/v1/import", post(imports::create))
         .route(
             "/v1/import/{tenant}/{timeline}",

@@ -6,15 +6,22 @@
 )]
 
 use super::State;
-use super::error::{ApiResult, id, optional_body};
+use super::error::{ApiError, ApiResult, id, optional_body};
 use crate::engine::Tenant;
+use crate::engine::arrivals::Waiting;
 use api_client::model::{Tagged, TenantCreate, TenantInfo};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State as Extract};
 use axum::http::StatusCode;
 use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 use types::{TenantId, TenantShardId};
+
+/// How long a request waits for a tenant to be loaded.
+const ACTIVE_WAIT: Duration = Duration::from_secs(5);
 
 /// Members of a create request that other servers understand and this one can ignore.
 const IGNORED: &[&str] = &[
@@ -24,13 +31,16 @@ const IGNORED: &[&str] = &[
     "generation",
 ];
 
-fn info(tenant: &Tenant, details: bool) -> TenantInfo {
-    let timelines = tenant.timelines();
-    let tagged = |slug: &str| Tagged {
+fn tagged(slug: &str) -> Tagged {
+    Tagged {
         slug: slug.to_owned(),
         data: None,
         background_jobs_running: None,
-    };
+    }
+}
+
+fn info(tenant: &Tenant, details: bool) -> TenantInfo {
+    let timelines = tenant.timelines();
     let size = || {
         timelines
             .iter()
@@ -52,16 +62,48 @@ fn info(tenant: &Tenant, details: bool) -> TenantInfo {
     }
 }
 
+/// A tenant that waits to be loaded. The same as long as loading fails: it is tried again.
+fn attaching(waiting: &Waiting) -> TenantInfo {
+    TenantInfo {
+        id: waiting.id,
+        state: Tagged {
+            background_jobs_running: Some(false),
+            ..tagged("Attaching")
+        },
+        current_physical_size: None,
+        attachment_status: tagged("maybe"),
+        generation: None,
+        has_in_progress_downloads: true,
+        name: None,
+        timelines: None,
+    }
+}
+
+/// A tenant, loaded first if it is not yet. Loading goes on if it takes longer than this waits.
+pub(super) async fn open(state: &State, id: TenantShardId) -> ApiResult<Arc<Tenant>> {
+    if let Ok(tenant) = state.engine.tenant(id) {
+        return Ok(tenant);
+    }
+    let engine = Arc::clone(&state.engine);
+    let loading = tokio::spawn(async move { engine.open(id).await });
+    match tokio::time::timeout(ACTIVE_WAIT, loading).await {
+        Ok(joined) => Ok(super::timeline::joined(joined)??),
+        Err(_) => Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Timed out waiting 5s for tenant active state. Latest state: Some(Attaching)",
+        )),
+    }
+}
+
 /// `GET /v1/tenant`.
 pub async fn list(Extract(state): Extract<State>) -> Json<Vec<TenantInfo>> {
-    Json(
-        state
-            .engine
-            .tenants()
-            .iter()
-            .map(|t| info(t, false))
-            .collect(),
-    )
+    // In this order none is missed; one that arrives in between is there twice.
+    let waiting = state.engine.waiting();
+    let tenants = state.engine.tenants();
+    let mut all: BTreeMap<TenantShardId, TenantInfo> =
+        waiting.iter().map(|w| (w.id, attaching(w))).collect();
+    all.extend(tenants.iter().map(|t| (t.id, info(t, false))));
+    Json(all.into_values().collect())
 }
 
 /// `GET /v1/tenant/{tenant}`.
@@ -70,7 +112,7 @@ pub async fn detail(
     Path(tenant): Path<String>,
 ) -> ApiResult<Json<TenantInfo>> {
     let tenant: TenantShardId = id("tenant_shard_id", &tenant)?;
-    Ok(Json(info(&*state.engine.tenant(tenant)?, true)))
+    Ok(Json(info(&*open(&state, tenant).await?, true)))
 }
 
 /// `POST /v1/tenant`.

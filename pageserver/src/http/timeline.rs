@@ -7,12 +7,11 @@
 
 use super::State;
 use super::error::{ApiError, ApiResult, id, optional_body};
+use super::tenant::open;
 use crate::engine::{Branch, Error, State as TimelineStatus, Tenant, Timeline};
 use crate::import::remove_slot;
 use crate::walreceiver::Source;
-use api_client::model::{
-    InMemoryLayerInfo, LayerInfo, LayerMapInfo, TimelineCreate, TimelineInfo, TimelineState,
-};
+use api_client::model::{TimelineCreate, TimelineInfo, TimelineState};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State as Extract};
@@ -111,14 +110,14 @@ async fn info(tenant: &Tenant, timeline: &Timeline, exact: bool) -> ApiResult<Ti
     })
 }
 
-pub(super) fn find(
+pub(super) async fn find(
     state: &State,
     tenant: &str,
     timeline: &str,
 ) -> ApiResult<(Arc<Tenant>, Arc<Timeline>)> {
     let tenant: TenantShardId = id("tenant_shard_id", tenant)?;
     let timeline: TimelineId = id("timeline_id", timeline)?;
-    let tenant = state.engine.tenant(tenant)?;
+    let tenant = open(state, tenant).await?;
     let timeline = tenant.timeline(timeline)?;
     Ok((tenant, timeline))
 }
@@ -130,7 +129,7 @@ pub async fn list(
     Query(params): Query<Params>,
 ) -> ApiResult<Json<Vec<TimelineInfo>>> {
     let exact = flag(&params, "include-non-incremental-logical-size", false)?;
-    let tenant = state.engine.tenant(id("tenant_shard_id", &tenant)?)?;
+    let tenant = open(&state, id("tenant_shard_id", &tenant)?).await?;
     let mut all = Vec::new();
     for timeline in tenant.timelines() {
         all.push(info(&tenant, &timeline, exact).await?);
@@ -145,7 +144,7 @@ pub async fn detail(
     Query(params): Query<Params>,
 ) -> ApiResult<Json<TimelineInfo>> {
     let exact = flag(&params, "include-non-incremental-logical-size", false)?;
-    let (tenant, timeline) = find(&state, &tenant, &timeline)?;
+    let (tenant, timeline) = find(&state, &tenant, &timeline).await?;
     Ok(Json(info(&tenant, &timeline, exact).await?))
 }
 
@@ -155,7 +154,7 @@ pub async fn create(
     Path(tenant): Path<String>,
     bytes: Bytes,
 ) -> ApiResult<(StatusCode, Json<TimelineInfo>)> {
-    let tenant = state.engine.tenant(id("tenant_shard_id", &tenant)?)?;
+    let tenant = open(&state, id("tenant_shard_id", &tenant)?).await?;
     let request: TimelineCreate = optional_body(&bytes)?;
     let Some(ancestor) = request.ancestor_timeline_id else {
         return Err(ApiError::bad_request(
@@ -210,12 +209,13 @@ pub async fn delete(
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     let tenant_id: TenantShardId = id("tenant_shard_id", &tenant)?;
     let timeline_id: TimelineId = id("timeline_id", &timeline)?;
-    let Ok(tenant) = state.engine.tenant(tenant_id) else {
+    if !state.engine.knows(tenant_id) {
         return Err(ApiError::new(
             StatusCode::PRECONDITION_FAILED,
             "Precondition failed: Requested tenant is missing",
         ));
-    };
+    }
+    let tenant = open(&state, tenant_id).await?;
     let Ok(timeline) = tenant.timeline(timeline_id) else {
         return Err(ApiError::new(
             StatusCode::NOT_FOUND,
@@ -238,7 +238,7 @@ pub async fn lsn_by_timestamp(
     Path((tenant, timeline)): Path<(String, String)>,
     Query(params): Query<Params>,
 ) -> ApiResult<Json<Value>> {
-    let (_, timeline) = find(&state, &tenant, &timeline)?;
+    let (_, timeline) = find(&state, &tenant, &timeline).await?;
     timeline.check_active()?;
     let text = params
         .get("timestamp")
@@ -267,7 +267,7 @@ pub async fn timestamp_of_lsn(
     Path((tenant, timeline)): Path<(String, String)>,
     Query(params): Query<Params>,
 ) -> ApiResult<Json<String>> {
-    let (_, timeline) = find(&state, &tenant, &timeline)?;
+    let (_, timeline) = find(&state, &tenant, &timeline).await?;
     timeline.check_active()?;
     let text = params
         .get("lsn")
@@ -304,38 +304,4 @@ fn unix_time(postgres: i64) -> SystemTime {
         epoch.checked_sub(span)
     };
     time.unwrap_or(SystemTime::UNIX_EPOCH)
-}
-
-/// `GET …/layer`.
-pub async fn layers(
-    Extract(state): Extract<State>,
-    Path((tenant, timeline)): Path<(String, String)>,
-) -> ApiResult<Json<LayerMapInfo>> {
-    let (_, timeline) = find(&state, &tenant, &timeline)?;
-    let map = timeline.layers();
-    let memory = |kind: &str, l: &crate::engine::memory::Layer| InMemoryLayerInfo {
-        kind: kind.to_owned(),
-        lsn_start: l.start(),
-        lsn_end: l.end(),
-    };
-    Ok(Json(LayerMapInfo {
-        in_memory_layers: map
-            .open()
-            .map(|l| memory("Open", l))
-            .into_iter()
-            .chain(map.frozen().iter().map(|l| memory("Frozen", l)))
-            .collect(),
-        historic_layers: map
-            .files()
-            .map(|l| LayerInfo {
-                kind: if l.is_delta() { "Delta" } else { "Image" }.to_owned(),
-                layer_file_name: l.name().to_string(),
-                layer_file_size: l.size(),
-                lsn_start: l.lsns().start,
-                lsn_end: l.is_delta().then_some(l.lsns().end),
-                remote: !l.is_resident(),
-                l0: l.is_delta().then_some(l.is_l0()),
-            })
-            .collect(),
-    }))
 }

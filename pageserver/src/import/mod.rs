@@ -117,14 +117,22 @@ pub async fn run(
         Error::Precondition(format!("WAL segments of {} bytes", report.wal_segment_size))
     })?;
     let id = TenantShardId::unsharded(request.tenant);
-    if engine.timeline(id, request.timeline).is_ok() {
+    let existing = match engine.open(id).await {
+        Ok(tenant) => Some(tenant),
+        Err(Error::TenantNotFound(_)) => None,
+        Err(e) => return Err(e),
+    };
+    if existing
+        .as_ref()
+        .is_some_and(|t| t.timeline(request.timeline).is_ok())
+    {
         return Err(Error::Conflict(format!(
             "timeline {id}/{} exists already",
             request.timeline
         )));
     }
     let slot = format!("pageserver_{}", request.timeline);
-    let intent = Intent::new(&request, engine.tenant(id).is_err(), &slot);
+    let intent = Intent::new(&request, existing.is_none(), &slot);
     let disk = &*engine.env().disk;
     intent.save(disk)?;
     let (tenant, created) = find_or_create(engine, &request)
@@ -175,7 +183,7 @@ pub async fn run(
 
 async fn find_or_create(engine: &Engine, request: &Request) -> Result<(Arc<Tenant>, bool)> {
     let id = TenantShardId::unsharded(request.tenant);
-    match engine.tenant(id) {
+    match engine.open(id).await {
         Ok(tenant) => Ok((tenant, false)),
         Err(Error::TenantNotFound(_)) => Ok((
             engine
@@ -378,10 +386,8 @@ pub async fn undo_interrupted(engine: &Arc<Engine>) -> HashSet<(TenantId, Timeli
     let mut handled = HashSet::new();
     for intent in intents {
         let (tenant, timeline) = (intent.tenant, intent.timeline);
-        if engine
-            .timeline(TenantShardId::unsharded(tenant), timeline)
-            .is_ok()
-        {
+        let opened = engine.open(TenantShardId::unsharded(tenant)).await;
+        if opened.is_ok_and(|t| t.timeline(timeline).is_ok()) {
             // The crash came behind the last step.
             intent.forget(disk);
             continue;
@@ -400,7 +406,7 @@ pub async fn undo_interrupted(engine: &Arc<Engine>) -> HashSet<(TenantId, Timeli
 
 async fn undo(engine: &Arc<Engine>, intent: &Intent) -> Result<()> {
     let id = TenantShardId::unsharded(intent.tenant);
-    if let Ok(tenant) = engine.tenant(id) {
+    if let Ok(tenant) = engine.open(id).await {
         tenant.remove_timeline_data(intent.timeline).await?;
         if intent.creates_tenant && tenant.timelines().is_empty() {
             engine.delete_tenant(id).await?;

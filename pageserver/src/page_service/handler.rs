@@ -30,13 +30,9 @@ impl Service {
         &self.engine
     }
 
-    fn timeline(&self, tenant: TenantId, timeline: TimelineId) -> Result<Arc<Timeline>, Error> {
-        let found = self
-            .engine
-            .timeline(TenantShardId::unsharded(tenant), timeline);
-        let timeline = found.map_err(|e| Error::NotFound(e.to_string()))?;
-        timeline.check_active().map_err(failure)?;
-        Ok(timeline)
+    async fn timeline(&self, tenant: TenantId, id: TimelineId) -> Result<Arc<Timeline>, Error> {
+        let tenant = TenantShardId::unsharded(tenant);
+        find(&self.engine, tenant, id, self.wait_limit).await
     }
 
     /// The LSN a backup is taken at, once it was ingested; readable as long as the pin is held.
@@ -55,6 +51,28 @@ impl Service {
             other => failure(other),
         })
     }
+}
+
+/// An active timeline. Its tenant is loaded first if it is not yet.
+pub(super) async fn find(
+    engine: &Engine,
+    tenant: TenantShardId,
+    timeline: TimelineId,
+    limit: Duration,
+) -> Result<Arc<Timeline>, Error> {
+    let opened = match tokio::time::timeout(limit, engine.open(tenant)).await {
+        Ok(opened) => opened.and_then(|t| t.timeline(timeline)),
+        Err(_) => {
+            let text = format!("tenant {tenant} is not loaded yet, after {limit:?}");
+            return Err(Error::internal(text));
+        }
+    };
+    let found = opened.map_err(|e| match e.kind() {
+        ErrorKind::NotFound => Error::NotFound(e.to_string()),
+        _ => failure(e),
+    })?;
+    found.check_active().map_err(failure)?;
+    Ok(found)
 }
 
 /// A failed engine operation as the client sees it.
@@ -98,7 +116,7 @@ impl Handler for Service {
         command: &BaseBackup,
         out: &mut CopyOut<'_>,
     ) -> Result<(), Error> {
-        let timeline = self.timeline(command.tenant, command.timeline)?;
+        let timeline = self.timeline(command.tenant, command.timeline).await?;
         let pin = self.backup_lsn(&timeline, command.lsn).await?;
         out.begin().await?;
         let options = backup::Options {
@@ -117,7 +135,7 @@ impl Handler for Service {
         command: &FullBackup,
         out: &mut CopyOut<'_>,
     ) -> Result<(), Error> {
-        let timeline = self.timeline(command.tenant, command.timeline)?;
+        let timeline = self.timeline(command.tenant, command.timeline).await?;
         let pin = self.backup_lsn(&timeline, command.lsn).await?;
         out.begin().await?;
         let options = backup::Options {
@@ -129,8 +147,13 @@ impl Handler for Service {
     }
 
     async fn lease_lsn(&self, _: &(), command: &LeaseLsn) -> Result<Option<u64>, Error> {
-        let found = self.engine.timeline(command.tenant, command.timeline);
-        let timeline = found.map_err(|e| Error::NotFound(e.to_string()))?;
+        let timeline = find(
+            &self.engine,
+            command.tenant,
+            command.timeline,
+            self.wait_limit,
+        )
+        .await?;
         let length = timeline.shared().conf.load().lsn_lease_length;
         match timeline.lease(command.lsn, length) {
             Ok(until) => Ok(u64::try_from(until.as_millis()).ok()),

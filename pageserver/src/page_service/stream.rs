@@ -1,6 +1,6 @@
 //! A pagestream: requests for pages, sizes and SLRU segments, answered in order.
 
-use super::handler::failure;
+use super::handler::find;
 use crate::engine::timeline::Pin;
 use crate::engine::{Engine, Error as EngineError, ErrorKind, Timeline};
 use page_protocol::Error;
@@ -59,18 +59,15 @@ impl Stream {
         }
     }
 
-    fn timeline(&mut self) -> Result<Arc<Timeline>, Error> {
+    async fn timeline(&mut self) -> Result<Arc<Timeline>, Error> {
         if let Some(t) = &self.timeline {
             if t.check_active().is_ok() {
                 return Ok(Arc::clone(t));
             }
             self.timeline = None;
         }
-        let found = self
-            .engine
-            .timeline(TenantShardId::unsharded(self.tenant), self.id);
-        let timeline = found.map_err(|e| Error::NotFound(e.to_string()))?;
-        timeline.check_active().map_err(failure)?;
+        let tenant = TenantShardId::unsharded(self.tenant);
+        let timeline = find(&self.engine, tenant, self.id, self.wait_limit).await?;
         self.timeline = Some(Arc::clone(&timeline));
         Ok(timeline)
     }
@@ -210,7 +207,7 @@ fn tag(rel: &Relation) -> Result<RelTag, Refusal> {
 
 impl PageStream for Stream {
     async fn handle(&mut self, requests: &[Request], out: &mut Responses<'_>) -> Result<(), Error> {
-        let timeline = match self.timeline() {
+        let timeline = match self.timeline().await {
             Ok(t) => t,
             Err(e) if requests.first().is_some_and(Request::is_get_page) => {
                 if matches!(e, Error::Shutdown) {

@@ -4,6 +4,10 @@ use crate::postgres::{Cluster, Table, rows};
 use anyhow::Result;
 use std::collections::BTreeMap;
 
+/// Databases that can be connected to. One whose removal was under way at the moment looked at is
+/// marked by its connection limit.
+const USABLE: &str = "datallowconn AND datconnlimit <> -2";
+
 /// "database.schema.table" to (rows, digest of the ordered rows).
 pub type Content = BTreeMap<String, (String, String)>;
 
@@ -14,7 +18,9 @@ const LEFT_OUT: &str = "'pg_subscription'";
 pub async fn of(cluster: &Cluster) -> Result<Content> {
     let mut content = Content::new();
     let databases = cluster
-        .psql("SELECT datname FROM pg_database WHERE datallowconn ORDER BY 1")
+        .psql(&format!(
+            "SELECT datname FROM pg_database WHERE {USABLE} ORDER BY 1"
+        ))
         .await?;
     let prepared = cluster
         .psql("SELECT count(*), coalesce(string_agg(gid || ' in ' || database, ', ' ORDER BY gid), '') FROM pg_prepared_xacts")
@@ -79,7 +85,7 @@ pub async fn amcheck(cluster: &Cluster) -> Result<u64> {
             .await?;
     }
     let databases = cluster
-        .psql("SELECT datname FROM pg_database WHERE datallowconn")
+        .psql(&format!("SELECT datname FROM pg_database WHERE {USABLE}"))
         .await?;
     for db in databases.into_iter().flatten().flatten() {
         if db == "template1" || db == "template0" {

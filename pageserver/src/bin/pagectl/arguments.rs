@@ -76,6 +76,7 @@ pub enum Command {
     Psql(Psql),
     Layers(Layers),
     Scrub(Scrub),
+    Evict(Evict),
     LsnAt(LsnAt),
 }
 
@@ -326,6 +327,15 @@ pub struct Scrub {
     /// Most MiB to read in a second; 100 by default
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
     pub rate: Option<u64>,
+}
+
+/// Remove the layers of a branch from local disk; they stay in the bucket.
+///
+/// Reads fetch again what they need. Layers that are not in the bucket yet stay, and those of ancestors.
+#[derive(Args, Debug)]
+pub struct Evict {
+    /// The branch.
+    pub branch: String,
 }
 
 /// Say which LSN a branch had at a time.

@@ -13,6 +13,7 @@ mod arguments;
 mod at;
 mod branch;
 mod catalog;
+mod evict;
 mod export;
 mod import;
 mod interrupt;
@@ -82,6 +83,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Psql(a) => psql::run(&session, &a).await,
         Command::Layers(a) => layers::run(&session, &a).await,
         Command::Scrub(a) => scrub::run(&session, &a).await,
+        Command::Evict(a) => evict::run(&session, &a).await,
         Command::LsnAt(a) => lsn_at::run(&session, &a).await,
     }
 }

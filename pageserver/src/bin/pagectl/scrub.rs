@@ -43,11 +43,19 @@ pub async fn run(session: &Session, arguments: &Scrub) -> Result<()> {
         for what in &report.lost {
             output::line(format!("NO GOOD COPY: {what}"))?;
         }
+        for what in &report.unchecked {
+            output::line(format!("could not be checked: {what}"))?;
+        }
     }
     ensure!(
         report.lost.is_empty(),
         "{} layers have no good copy",
         report.lost.len()
+    );
+    ensure!(
+        report.unchecked.is_empty(),
+        "{} layers could not be checked; try again",
+        report.unchecked.len()
     );
     Ok(())
 }

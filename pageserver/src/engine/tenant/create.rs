@@ -182,7 +182,7 @@ impl Tenant {
                 state,
             },
         );
-        timeline.inherit_dialect();
+        timeline.inherit_cluster();
         timeline.upload().await?;
         self.insert(Arc::clone(&timeline));
         Ok(timeline)

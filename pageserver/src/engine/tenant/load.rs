@@ -211,11 +211,6 @@ impl Tenant {
             },
         );
         info!(tenant = %self.id, timeline = %id, layers = count, last_record_lsn = %timeline.last_record_lsn(), "timeline loaded");
-        if timeline.ancestor.is_some() {
-            timeline.inherit_dialect();
-        } else if let Err(e) = timeline.learn_dialect(timeline.last_record_lsn()).await {
-            timeline.set_state(State::Broken(format!("control file unreadable: {e}")));
-        }
         self.insert(timeline);
         Ok(())
     }

@@ -11,7 +11,6 @@ use std::sync::atomic::Ordering;
 use types::directory::{DbDirectory, RelDirectory, SlruDirectory, TwoPhaseDirectory, decode_size};
 use types::rel::DEFAULT_TABLESPACE;
 use types::{BlockNumber, Fork, Key, KeyRange, Lsn, Oid, PAGE_SIZE, PgMajor, RelTag, SlruKind};
-use wal_redo::Dialect;
 
 impl Timeline {
     fn malformed(key: Key, lsn: Lsn) -> impl FnOnce(types::be::Error) -> Error {
@@ -96,6 +95,7 @@ impl Timeline {
             return Ok(Bytes::from_static(&[0u8; PAGE_SIZE]));
         }
         let page = self.get(Key::rel_block(rel, block), lsn).await?;
+        self.learn_cluster(lsn).await?;
         self.finish_page(page, rel, block, lsn)
     }
 
@@ -116,9 +116,16 @@ impl Timeline {
                 Err(e) => Err(e),
             });
         }
-        for (at, page) in places.into_iter().zip(self.get_many(&keys).await) {
+        let pages = self.get_many(&keys).await;
+        let known = match asked.first() {
+            Some((_, _, lsn)) => self.learn_cluster(*lsn).await,
+            None => Ok(()),
+        };
+        for (at, page) in places.into_iter().zip(pages) {
             if let (Some(answer), Some((rel, block, lsn))) = (answers.get_mut(at), asked.get(at)) {
-                *answer = page.and_then(|page| self.finish_page(page, *rel, *block, *lsn));
+                *answer = page
+                    .and_then(|page| known.clone().map(|()| page))
+                    .and_then(|page| self.finish_page(page, *rel, *block, *lsn));
             }
         }
         answers
@@ -134,7 +141,7 @@ impl Timeline {
                 page.len()
             )));
         }
-        if !self.checksums.load(Ordering::Relaxed) {
+        if !self.cluster()?.checksums {
             return Ok(page);
         }
         // Copies only a page that others hold as well.
@@ -283,51 +290,5 @@ impl Timeline {
     pub async fn checkpoint_struct(&self, lsn: Lsn) -> Result<CheckPoint> {
         let raw = self.get(Key::CHECKPOINT, lsn).await?;
         CheckPoint::parse(&raw, self.version).map_err(|e| Error::layer("CheckPoint", e))
-    }
-
-    /// How this timeline's WAL is to be replayed.
-    pub fn dialect(&self) -> Dialect {
-        self.dialect
-            .get()
-            .copied()
-            .unwrap_or_else(|| self.default_dialect())
-    }
-
-    /// Takes over what the ancestor knows; its control file is the branch's, too.
-    pub fn inherit_dialect(&self) {
-        if let Some((ancestor, _)) = &self.ancestor {
-            // Set once, before anybody reads.
-            let _ = self.dialect.set(ancestor.dialect());
-            let checksums = ancestor.checksums.load(Ordering::Relaxed);
-            self.checksums.store(checksums, Ordering::Relaxed);
-        }
-    }
-
-    fn default_dialect(&self) -> Dialect {
-        let flavour = self
-            .vanilla
-            .lock()
-            .as_ref()
-            .map_or_else(Default::default, |v| v.flavour);
-        Dialect {
-            version: self.version,
-            flavour,
-            hint_bits_logged: false,
-        }
-    }
-
-    /// Reads from the control file at `lsn` what replay needs to know. Called once, when the
-    /// timeline has its first readable LSN.
-    pub async fn learn_dialect(&self, lsn: Lsn) -> Result<()> {
-        let control = self.control_file(lsn).await?;
-        let checksums = control.data_checksum_version() != 0;
-        self.checksums.store(checksums, Ordering::Relaxed);
-        let logged = checksums || control.parameters().wal_log_hints;
-        // Set once; a second call finds the same facts.
-        let _ = self.dialect.set(Dialect {
-            hint_bits_logged: logged,
-            ..self.default_dialect()
-        });
-        Ok(())
     }
 }

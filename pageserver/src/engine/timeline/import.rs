@@ -245,7 +245,7 @@ impl Timeline {
         let lsn = self.last_record_lsn();
         self.retention.advance(lsn, self.shared.env.clock.wall());
         self.initdb_lsn.raise(lsn);
-        self.learn_dialect(lsn).await?;
+        self.learn_cluster(lsn).await?;
         self.update_vanilla(|v| {
             if let Some(import) = v.as_mut().and_then(|v| v.import.as_mut()) {
                 import.done = true;

@@ -6,11 +6,13 @@
 
 pub mod catalog;
 mod chains;
+mod cluster;
 pub mod compaction;
 mod flush;
 mod gc;
 pub mod import;
 mod read;
+mod residence;
 mod retention;
 pub mod scrub;
 mod size;
@@ -18,6 +20,7 @@ mod time;
 mod upload;
 mod write;
 
+pub use cluster::Cluster;
 pub use gc::{Collected, Horizon};
 pub use read::Stats as ReadStats;
 pub use retention::{Held, Pin, Retention};
@@ -39,7 +42,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use types::{Generation, Lsn, PgMajor, TenantShardId, TimelineId};
-use wal_redo::Dialect;
 
 /// End of the newest record and of the one before it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -150,9 +152,7 @@ pub struct Timeline {
     stopped: AtomicBool,
     remote: tokio::sync::Mutex<Remote>,
     vanilla: Mutex<Option<Vanilla>>,
-    dialect: std::sync::OnceLock<Dialect>,
-    /// The pages handed out need checksums.
-    checksums: AtomicBool,
+    cluster: std::sync::OnceLock<Cluster>,
     sizes: SizeCache,
     size_delta: AtomicI64,
     /// Exact size minus `size_delta` at the same moment.
@@ -227,8 +227,7 @@ impl Timeline {
             stopped: AtomicBool::new(false),
             remote: tokio::sync::Mutex::new(Remote::new(parts.index)),
             vanilla: Mutex::new(vanilla),
-            dialect: std::sync::OnceLock::new(),
-            checksums: AtomicBool::new(false),
+            cluster: std::sync::OnceLock::new(),
             sizes: SizeCache::default(),
             size_delta: AtomicI64::new(0),
             logical_size: Mutex::new(None),

@@ -72,6 +72,15 @@ impl Search {
         }
     }
 
+    /// False if what was found is one whole value, or nothing.
+    fn needs_replay(&self) -> bool {
+        match self.chain.as_slice() {
+            [] => false,
+            [one] => !one.bare && !types::value::is_image(&one.bytes),
+            _ => true,
+        }
+    }
+
     fn is_open(&self) -> bool {
         matches!(self.state, State::Open)
     }
@@ -118,6 +127,7 @@ impl Timeline {
     pub async fn get_many(&self, keys: &[(Key, Lsn)]) -> Vec<Result<Bytes>> {
         let mut searches: Vec<Search> = keys.iter().map(|(k, lsn)| Search::new(*k, *lsn)).collect();
         self.collect(&mut searches).await;
+        self.learn_for(&mut searches).await;
         let finish = |search: &Search| match self.finish(search)? {
             (Some(bytes), _) => Ok(bytes),
             (None, _) => Err(self.missing(search.key, search.lsn, "")),
@@ -129,8 +139,36 @@ impl Timeline {
     pub async fn get_counted(&self, key: Key, lsn: Lsn) -> Result<(Option<Bytes>, Stats)> {
         let mut search = [Search::new(key, lsn)];
         self.collect(&mut search).await;
+        self.learn_for(&mut search).await;
         let [search] = search;
         self.finish(&search)
+    }
+
+    /// The value of a key that is only ever stored whole.
+    pub(super) async fn get_whole(&self, key: Key, lsn: Lsn) -> Result<Bytes> {
+        let mut search = [Search::new(key, lsn)];
+        self.collect(&mut search).await;
+        let [search] = search;
+        match self.finish(&search)? {
+            (Some(bytes), _) => Ok(bytes),
+            (None, _) => Err(self.missing(key, lsn, "")),
+        }
+    }
+
+    /// Learns what replay depends on, if any of the searches needs replay.
+    async fn learn_for(&self, searches: &mut [Search]) {
+        if self.cluster.get().is_some() {
+            return;
+        }
+        let needed = searches.iter().filter(|s| s.needs_replay());
+        let Some(lsn) = needed.map(|s| s.lsn).min() else {
+            return;
+        };
+        if let Err(e) = self.learn_cluster(lsn).await {
+            for search in searches.iter_mut().filter(|s| s.needs_replay()) {
+                search.state = State::Failed(e.clone());
+            }
+        }
     }
 
     /// The value that a search leads to.
@@ -308,7 +346,7 @@ impl Timeline {
             return Ok(base.unwrap_or_default());
         }
         stats.deltas = records.len();
-        let dialect = self.dialect();
+        let dialect = self.cluster()?.dialect;
         let mut page = PageBuf::new();
         wal_redo::reconstruct(
             &key,

@@ -13,6 +13,8 @@ use tracing::{error, warn};
 
 /// Bytes read of an object at a time.
 const CHUNK: u64 = 4 << 20;
+/// Shortest pause that is worth a timer.
+const LEAST_PAUSE: Duration = Duration::from_millis(2);
 
 /// What is scrubbed, how fast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,13 +42,37 @@ pub struct Report {
     pub bucket_repaired: Vec<String>,
     /// Layers of which no good copy was found, and why.
     pub lost: Vec<String>,
+    /// Layers of which a copy could not be read now, and why.
+    pub unchecked: Vec<String>,
+}
+
+impl Report {
+    /// Adds the findings of another scrub.
+    pub fn add(&mut self, other: Report) {
+        self.layers += other.layers;
+        self.bytes += other.bytes;
+        self.without_digest += other.without_digest;
+        self.local_repaired.extend(other.local_repaired);
+        self.bucket_repaired.extend(other.bucket_repaired);
+        self.lost.extend(other.lost);
+        self.unchecked.extend(other.unchecked);
+    }
+}
+
+/// True if an error says something about the data, not about the way to it.
+fn is_damage(e: &Error) -> bool {
+    match e {
+        Error::Bucket(e) => e.kind() == bucket::Kind::NotFound,
+        Error::Layer { .. } => true,
+        _ => false,
+    }
 }
 
 /// Spreads reading over time.
-struct Pace {
+#[derive(Debug)]
+pub struct Pace {
     rate: u64,
-    started: Duration,
-    bytes: u64,
+    due: Duration,
 }
 
 impl Timeline {
@@ -55,12 +81,12 @@ impl Timeline {
     /// # Errors
     /// [`Error::Shutdown`]; failures of single layers are in the report.
     pub async fn scrub(&self, options: Options) -> Result<Report> {
+        self.scrub_at(options, &mut Pace::new(options.rate)).await
+    }
+
+    /// As [`Timeline::scrub`], at a pace that may be shared with others.
+    pub async fn scrub_at(&self, options: Options, pace: &mut Pace) -> Result<Report> {
         let mut report = Report::default();
-        let mut pace = Pace {
-            rate: options.rate.max(1),
-            started: self.shared.env.clock.monotonic(),
-            bytes: 0,
-        };
         for layer in self.layers().files() {
             if self.cancel.is_cancelled() {
                 return Err(Error::Shutdown);
@@ -69,10 +95,8 @@ impl Timeline {
             if layer.entry().crc32c.is_none() {
                 report.without_digest += 1;
             }
-            self.scrub_layer(layer, options, &mut report, &mut pace)
-                .await;
+            self.scrub_layer(layer, options, &mut report, pace).await;
         }
-        report.bytes = pace.bytes;
         let damaged = report.local_repaired.len() + report.bucket_repaired.len();
         self.shared
             .metrics
@@ -94,22 +118,36 @@ impl Timeline {
             false => None,
         };
         if local.is_some() {
+            report.bytes += layer.size();
             pace.wait(self, layer.size()).await;
         }
         let object = match options.bucket && uploaded {
-            true => Some(self.verify_object(layer, pace).await),
+            true => Some(self.verify_object(layer, report, pace).await),
             false => None,
+        };
+        let object = match object {
+            Some(Err(e)) if !is_damage(&e) => {
+                report.unchecked.push(format!("{name}: {e}"));
+                None
+            }
+            known => known,
         };
         let outcome = match (local, object) {
             (Some(Err(damage)), Some(Err(gone))) => Err(format!("{damage}; in the bucket: {gone}")),
             (Some(Err(damage)), _) if !uploaded => Err(format!("{damage}; not in the bucket yet")),
-            (Some(Err(damage)), _) => {
-                let fetched = layer.fetch_again(&self.shared, &damage).await;
-                report
-                    .local_repaired
-                    .extend(fetched.is_ok().then(|| name.clone()));
-                fetched.map_err(|e| format!("{damage}; in the bucket: {e}"))
-            }
+            (Some(Err(damage)), _) => match layer.fetch_again(&self.shared, &damage).await {
+                Ok(()) => {
+                    report.local_repaired.push(name.clone());
+                    Ok(())
+                }
+                Err(e) if is_damage(&e) => Err(format!("{damage}; in the bucket: {e}")),
+                Err(e) => {
+                    report
+                        .unchecked
+                        .push(format!("{name}: {damage}; could not be fetched again: {e}"));
+                    Ok(())
+                }
+            },
             (good, Some(Err(damage))) => {
                 // A copy to repair from: the local one, if it is right.
                 let good = good.unwrap_or_else(|| match layer.is_resident() {
@@ -138,7 +176,12 @@ impl Timeline {
     }
 
     /// Reads an object in full and compares it with the index.
-    async fn verify_object(&self, layer: &Layer, pace: &mut Pace) -> Result<()> {
+    async fn verify_object(
+        &self,
+        layer: &Layer,
+        report: &mut Report,
+        pace: &mut Pace,
+    ) -> Result<()> {
         let bucket = &self.shared.env.bucket;
         let key = layer.object_key(&self.tenant.tenant, &self.id);
         let size = bucket.head(&key).await?.size;
@@ -158,6 +201,7 @@ impl Timeline {
             let bytes = bucket.get_range(&key, at..end).await?;
             digest.update(&bytes);
             at = end;
+            report.bytes += bytes.len() as u64;
             pace.wait(self, bytes.len() as u64).await;
         }
         if digest.crc32c() == expected {
@@ -174,20 +218,26 @@ impl Timeline {
 }
 
 impl Pace {
+    /// At most so many bytes a second, from now on.
+    pub fn new(rate: u64) -> Self {
+        Pace {
+            rate: rate.max(1),
+            due: Duration::ZERO,
+        }
+    }
+
+    /// Waits until bytes that were just read are paid for. Time without reading is not saved up.
     async fn wait(&mut self, timeline: &Timeline, bytes: u64) {
-        self.bytes += bytes;
-        let due = Duration::from_secs_f64(self.bytes as f64 / self.rate as f64);
-        let spent = timeline
-            .shared
-            .env
-            .clock
-            .monotonic()
-            .saturating_sub(self.started);
-        if due > spent {
+        let now = timeline.shared.env.clock.monotonic();
+        let cost = Duration::from_secs_f64(bytes as f64 / self.rate as f64);
+        self.due = self.due.max(now) + cost;
+        let pause = self.due.saturating_sub(now);
+        // Shorter ones are made up for by the next.
+        if pause >= LEAST_PAUSE {
             tokio::select! {
                 biased;
                 () = timeline.cancel.cancelled() => {}
-                () = tokio::time::sleep(due - spent) => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
