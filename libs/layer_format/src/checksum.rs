@@ -21,6 +21,7 @@
 
 use crate::{BLOCK, BLOCK_SIZE};
 use bytes::Bytes;
+use std::sync::LazyLock;
 use types::be::{self, Reader};
 
 /// Where the record lies in block 0.
@@ -89,6 +90,8 @@ pub struct Record {
     pub table_block: u32,
     table_crc: u32,
     block0_crc: u32,
+    /// CRC-32C of all of block 0, that field included.
+    whole_block0: u32,
 }
 
 impl Record {
@@ -121,6 +124,7 @@ impl Record {
             table_block,
             table_crc,
             block0_crc: expected,
+            whole_block0: crc32c::crc32c(block0),
         }))
     }
 
@@ -157,6 +161,7 @@ pub(crate) fn has_footer(tail: &[u8]) -> bool {
 pub struct Checksums {
     table: Bytes,
     record: Record,
+    area: Digest,
 }
 
 impl std::fmt::Debug for Checksums {
@@ -196,6 +201,7 @@ impl Checksums {
         Ok(Checksums {
             table: area.slice_ref(table),
             record,
+            area: Digest::of(area),
         })
     }
 
@@ -207,6 +213,22 @@ impl Checksums {
     /// Memory held, in bytes.
     pub const fn memory(&self) -> usize {
         self.table.len()
+    }
+
+    /// CRC-32C of the whole file, if every block is what its checksum says: put together from the
+    /// checksums, so that a file is known to be the one that its index entry describes without
+    /// being read.
+    pub fn file_crc32c(&self) -> u32 {
+        let (entries, _) = self.table.as_chunks::<ENTRY>();
+        let blocks = entries.iter().skip(1).map(|e| u32::from_be_bytes(*e));
+        let crc = blocks.fold(self.record.whole_block0, |crc, block| {
+            BLOCK_SHIFT.apply(crc) ^ block
+        });
+        let covered = Digest {
+            crc,
+            length: u64::from(self.covered()) * BLOCK,
+        };
+        covered.followed_by(&self.area).crc32c()
     }
 
     /// Verifies one block of the file by its number.
@@ -244,6 +266,32 @@ impl Checksums {
         blocks.iter().enumerate().try_for_each(|(i, block)| {
             let n = u32::try_from(i).ok().and_then(|i| first.checked_add(i));
             self.verify(n.ok_or(Error::Length(bytes.len()))?, block)
+        })
+    }
+}
+
+/// What the CRC-32C of a stream becomes when a block of zeros follows, apart from the block's own
+/// CRC: linear over GF(2), tabulated by byte.
+struct Shift([[u32; 256]; 4]);
+
+static BLOCK_SHIFT: LazyLock<Shift> = LazyLock::new(Shift::by_a_block);
+
+impl Shift {
+    fn by_a_block() -> Shift {
+        let mut tables = [[0u32; 256]; 4];
+        for (byte, table) in tables.iter_mut().enumerate() {
+            for (value, shifted) in (0u32..).zip(table.iter_mut()) {
+                *shifted = crc32c::crc32c_combine(value << (8 * byte), 0, BLOCK_SIZE);
+            }
+        }
+        Shift(tables)
+    }
+
+    fn apply(&self, crc: u32) -> u32 {
+        let bytes = crc.to_le_bytes();
+        let parts = self.0.iter().zip(bytes);
+        parts.fold(0, |sum, (table, byte)| {
+            sum ^ table.get(usize::from(byte)).copied().unwrap_or_default()
         })
     }
 }
@@ -376,6 +424,8 @@ mod tests {
         let sums = Checksums::open(record, &area).unwrap();
         sums.verify(0, &block0).unwrap();
         sums.verify_run(1, &body).unwrap();
+        let whole = [&block0[..], &body, &area].concat();
+        assert_eq!(sums.file_crc32c(), Digest::of(&whole).crc32c());
         let two = body.get(..2 * BLOCK_SIZE).unwrap();
         assert!(matches!(
             sums.verify_run(2, two),

@@ -7,6 +7,7 @@
 
 use crate::metadata::Metadata;
 use crate::name::Name;
+use crate::seal;
 use crate::timestamp::Timestamp;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -45,6 +46,14 @@ pub enum Error {
         document: &'static str,
         /// Its size.
         size: usize,
+    },
+    /// Not what was written.
+    #[error("damaged {document}: {source}")]
+    Damaged {
+        /// Which document.
+        document: &'static str,
+        /// What is wrong.
+        source: seal::Error,
     },
 }
 
@@ -145,18 +154,20 @@ impl IndexPart {
         }
     }
 
-    /// Reads a document. The top-level `disk_consistent_lsn` duplicates the metadata's, which
-    /// counts.
+    /// Reads a document, after verifying its checksum if it has one. The top-level
+    /// `disk_consistent_lsn` duplicates the metadata's, which counts.
     pub fn from_json(json: &[u8]) -> Result<IndexPart, Error> {
-        let mut part: IndexPart = from_json("index_part.json", json)?;
-        part.unknown.remove(DISK_CONSISTENT_LSN);
-        OBSOLETE.iter().for_each(|m| {
-            part.unknown.remove(*m);
-        });
+        let document = "index_part.json";
+        seal::verify(json).map_err(|source| Error::Damaged { document, source })?;
+        let mut part: IndexPart = from_json(document, json)?;
+        let dropped = OBSOLETE.iter().chain(&seal::MEMBERS);
+        for member in dropped.chain([&DISK_CONSISTENT_LSN]) {
+            part.unknown.remove(*member);
+        }
         Ok(part)
     }
 
-    /// Writes the document, as version [`VERSION`].
+    /// Writes the document, as version [`VERSION`], with a checksum.
     pub fn to_json(&self) -> Result<Vec<u8>, Error> {
         #[derive(Serialize)]
         struct Document<'a> {
@@ -175,13 +186,13 @@ impl IndexPart {
             part: Versioned(part),
         };
         if self.version == VERSION {
-            return to_json("index_part.json", &document(self));
+            return to_json("index_part.json", &document(self)).map(seal::add);
         }
         let current = IndexPart {
             version: VERSION,
             ..self.clone()
         };
-        to_json("index_part.json", &document(&current))
+        to_json("index_part.json", &document(&current)).map(seal::add)
     }
 
     /// All layers up to here are in the index.

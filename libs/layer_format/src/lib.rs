@@ -21,6 +21,7 @@ pub mod metadata;
 pub mod name;
 pub mod path;
 pub mod reader;
+pub mod seal;
 pub mod summary;
 pub mod timestamp;
 pub mod writer;

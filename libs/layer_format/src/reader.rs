@@ -506,6 +506,12 @@ impl Layer {
         }
     }
 
+    /// CRC-32C of the whole file as its checksums imply it; `None` in a file written by the
+    /// reference.
+    pub fn file_crc32c(&self) -> Option<u32> {
+        self.checksums().map(Checksums::file_crc32c)
+    }
+
     /// The summary.
     pub const fn summary(&self) -> &Summary {
         match self {

@@ -3,6 +3,7 @@
 //! Opening verifies the summary, the index and, block by block, whatever is read. A local file
 //! that fails is put aside and fetched again from the bucket once.
 
+use super::damage;
 use super::disk::{ReadFile, WriteFile};
 use super::env::Env;
 use super::error::{Error, Result};
@@ -490,7 +491,17 @@ impl Layer {
         file.read_exact_at(&mut tail, head.tail_offset())?;
         let tenant = self.tenant.tenant;
         let content = layer_format::Layer::open(head, &self.name, &tenant, &Bytes::from(tail))
-            .map_err(|e| Error::layer(path, e))?;
+            .map_err(|e| Error::layer(path.clone(), e))?;
+        // A layer of another branch may have the same name: what is right in itself may still be
+        // the wrong file.
+        if let (Some(expected), Some(found)) = (self.entry.crc32c, content.file_crc32c())
+            && expected != found
+        {
+            let text = format!(
+                "another layer's file: its checksums add up to {found:08x}, the index says {expected:08x}"
+            );
+            return Err(Error::layer(path, std::io::Error::other(text)));
+        }
         Ok(Opened { file, content })
     }
 
@@ -537,32 +548,42 @@ impl Layer {
     /// Fetches the file from the bucket and verifies all of it.
     async fn download(&self, shared: &Shared) -> Result<()> {
         let env = &shared.env;
-        let key = self.object_key(&self.tenant.tenant, &self.timeline);
         let path = self.local_path();
         let temp = format!("{path}.___temp");
         env.disk.create_dir_all(&self.directory)?;
-        match env.disk.remove(&temp) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
-            _ => {}
-        }
-        match env.disk.host_path(&temp) {
-            Some(host) => {
-                env.bucket.download(&key, &host).await?;
+        remove_if_there(env, &temp)?;
+        let fetched = match self.fetch(env, &temp).await {
+            Ok(()) => env.disk.rename(&temp, &path).map_err(Error::from),
+            Err(e) => Err(e),
+        };
+        if let Err(e) = fetched {
+            if let Err(e) = remove_if_there(env, &temp) {
+                info!(file = %temp, "not removed now, will be at the next try: {e}");
             }
-            None => {
-                let object = env.bucket.get(&key).await?;
-                let mut file = env.disk.create(&temp)?;
-                file.append(&object.body)?;
-                file.sync()?;
-            }
+            return Err(e);
         }
-        env.blocking(|| self.verify_file(env, &temp))?;
-        env.disk.rename(&temp, &path)?;
         env.disk.sync_dir(&self.directory)?;
         self.set_resident(true);
         shared.metrics.downloaded(self.entry.file_size);
         info!(tenant = %self.tenant, timeline = %self.timeline, layer = %self.name, bytes = self.entry.file_size, "downloaded");
         Ok(())
+    }
+
+    /// Fetches the object into a file under a temporary name.
+    async fn fetch(&self, env: &Env, temp: &str) -> Result<()> {
+        let key = self.object_key(&self.tenant.tenant, &self.timeline);
+        match env.disk.host_path(temp) {
+            Some(host) => {
+                env.bucket.download(&key, &host).await?;
+            }
+            None => {
+                let object = env.bucket.get(&key).await?;
+                let mut file = env.disk.create(temp)?;
+                file.append(&object.body)?;
+                file.sync()?;
+            }
+        }
+        env.blocking(|| self.verify_file(env, temp))
     }
 
     fn verify_file(&self, env: &Env, path: &str) -> Result<()> {
@@ -595,8 +616,9 @@ impl Layer {
             return Ok(());
         }
         Err(wrong(format!(
-            "CRC-32C of the file is {:08x}, the index says {expected:08x}",
-            digest.crc32c()
+            "CRC-32C of the file is {:08x}, the index says {expected:08x}; {}",
+            digest.crc32c(),
+            damage::locate(&*file, len)
         )))
     }
 
@@ -616,6 +638,13 @@ impl Layer {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
             _ => Ok(()),
         }
+    }
+}
+
+fn remove_if_there(env: &Env, path: &str) -> Result<()> {
+    match env.disk.remove(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
+        _ => Ok(()),
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod arrivals;
 pub mod config;
+mod damage;
 pub mod disk;
 pub mod env;
 pub mod error;

@@ -229,6 +229,25 @@ impl SimDisk {
         out
     }
 
+    /// Changes a file behind the engine's back, and what a crash would leave of it. False if there is
+    /// no such file.
+    pub fn damage(&self, path: &str, change: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let Ok(inode) = self.state.lock().inode(path) else {
+            return false;
+        };
+        let mut file = inode.lock();
+        change(&mut file.content);
+        file.durable = file.content.clone();
+        file.unsynced.clear();
+        true
+    }
+
+    /// A file's content.
+    pub fn content(&self, path: &str) -> Option<Vec<u8>> {
+        let inode = self.state.lock().inode(path).ok()?;
+        Some(inode.lock().content.clone())
+    }
+
     /// Paths of all directories.
     pub fn directories(&self) -> Vec<String> {
         self.state.lock().directories.keys().cloned().collect()

@@ -22,6 +22,7 @@ mod panics;
 pub mod power;
 pub mod random;
 pub mod run;
+pub mod site;
 pub mod trace;
 pub mod user;
 pub mod world;

@@ -2,127 +2,13 @@
 
 #![cfg(test)]
 
-use layer_format::path;
+use pageserver::engine::Error;
 use pageserver::engine::timeline::Horizon;
 use pageserver::engine::timeline::compaction::Force;
-use pageserver::engine::{Branch, Error, Timeline};
-use serde_json::Map;
-use sim::bucket::Store;
-use sim::disk::SimDisk;
 use sim::faults::Faults;
-use sim::node::{Machine, Node, Settings};
-use sim::oracle::{Oracle, START, word_page};
-use sim::power::Power;
-use sim::random::Random;
-use sim::trace::Trace;
-use std::future::Future;
-use std::sync::Arc;
-use tokio::time::Instant;
-use types::{Lsn, TenantId, TenantShardId, TimelineId};
-
-const TENANT: TenantShardId = TenantShardId::unsharded(TenantId([7; 16]));
-const ROOT: TimelineId = TimelineId([1; 16]);
-const CHILD: TimelineId = TimelineId([2; 16]);
-const GRANDCHILD: TimelineId = TimelineId([3; 16]);
-
-/// Nodes one after the other, or at once, on one bucket.
-struct Site {
-    store: Store,
-    trace: Trace,
-    oracle: Oracle,
-    wal: Random,
-    starts: u32,
-    began: Instant,
-}
-
-impl Site {
-    /// A site with one imported timeline, and its first node.
-    async fn new() -> (Site, Node) {
-        let mut site = Site {
-            store: Store::default(),
-            trace: Trace::new(false),
-            oracle: Oracle::default(),
-            wal: Random::new(1, "wal"),
-            starts: 0,
-            began: Instant::now(),
-        };
-        let node = site.start(None);
-        let created = node.engine.create_tenant(TENANT, Map::new(), None).await;
-        sim::import(&created.unwrap(), ROOT).await.unwrap();
-        site.oracle.import(TENANT, ROOT);
-        (site, node)
-    }
-
-    fn start(&mut self, disk: Option<&SimDisk>) -> Node {
-        self.starts += 1;
-        let name = format!("n{}", self.starts);
-        let power: Arc<Power> = Arc::default();
-        let random = Random::new(u64::from(self.starts), "disk");
-        let disk = match disk {
-            Some(d) => d.after_restart(&name, Arc::clone(&power), random),
-            None => SimDisk::new(&name, Arc::clone(&power), self.trace.clone(), random),
-        };
-        let settings = Settings {
-            memory_budget: 64 << 20,
-            tenants: Map::new(),
-        };
-        let machine = Machine { name, power, disk };
-        Node::start(machine, &self.store, &self.trace, &settings, self.began, 1)
-    }
-
-    /// The next node, with everything loaded that it can load.
-    async fn next(&mut self) -> Node {
-        let node = self.start(None);
-        let unfinished = node.engine.load_all().await.unwrap();
-        assert!(unfinished.is_empty(), "{unfinished:?}");
-        node
-    }
-
-    /// WAL for a timeline, up to a number of bytes behind where it stands.
-    async fn write(&mut self, timeline: &Timeline, bytes: u64) {
-        let end = timeline.last_record_lsn().saturating_add(bytes);
-        while timeline.last_record_lsn() < end {
-            let at = timeline.last_record_lsn();
-            let batch = self.oracle.batch(timeline.id, at, 1, true, &mut self.wal);
-            timeline.write(batch.unwrap()).await.unwrap();
-        }
-    }
-
-    async fn branch(&mut self, node: &Node, id: TimelineId, ancestor: TimelineId) -> Arc<Timeline> {
-        let tenant = node.engine.tenant(TENANT).unwrap();
-        let branch = tenant.branch(newest(id, ancestor)).await.unwrap();
-        let life = sim::oracle::Life::Live;
-        self.oracle
-            .branch(id, ancestor, branch.ancestor_lsn(), life);
-        branch
-    }
-
-    fn objects_of(&self, timeline: TimelineId) -> Vec<String> {
-        let prefix = path::timeline(&TENANT, &timeline);
-        let keys = self.store.keys().into_iter();
-        keys.filter(|k| k.starts_with(&prefix)).collect()
-    }
-}
-
-fn newest(id: TimelineId, ancestor: TimelineId) -> Branch {
-    Branch {
-        id,
-        ancestor,
-        at: None,
-    }
-}
-
-fn timeline(node: &Node, id: TimelineId) -> Arc<Timeline> {
-    node.timeline(TENANT, id).unwrap()
-}
-
-fn simulated(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build();
-    runtime.unwrap().block_on(test);
-}
+use sim::oracle::{START, word_page};
+use sim::site::{CHILD, GRANDCHILD, ROOT, Site, TENANT, newest, simulated, timeline};
+use types::Lsn;
 
 /// A read on a branch waited for its ancestor to reach the branch point, although nothing above
 /// the LSN asked for was needed.
