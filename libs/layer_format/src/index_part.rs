@@ -124,6 +124,10 @@ pub struct IndexPart {
     /// LSN from which on the sparse relation directory applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rel_size_migrated_at: Option<Lsn>,
+    /// Children whose branch points lie below the cutoff, all of them: the history at those LSNs is
+    /// held. Absent in documents of programs that do not say so. Not known to the reference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_branches: Option<BTreeMap<TimelineId, Lsn>>,
     /// The timeline follows an ordinary Postgres. Not known to the reference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vanilla: Option<Vanilla>,
@@ -149,6 +153,7 @@ impl IndexPart {
             gc_compaction: None,
             marked_invisible_at: None,
             rel_size_migrated_at: None,
+            held_branches: None,
             vanilla: None,
             unknown: Map::new(),
         }
@@ -193,6 +198,13 @@ impl IndexPart {
             ..self.clone()
         };
         to_json("index_part.json", &document(&current)).map(seal::add)
+    }
+
+    /// False for a child whose branch point this timeline does not hold, and whose history there may
+    /// be gone: one that nobody was told to exist.
+    pub fn holds(&self, child: &TimelineId, at: Lsn) -> bool {
+        let held = self.held_branches.as_ref();
+        at >= self.metadata.latest_gc_cutoff_lsn || held.is_none_or(|h| h.get(child) == Some(&at))
     }
 
     /// All layers up to here are in the index.

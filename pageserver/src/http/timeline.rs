@@ -216,20 +216,22 @@ pub async fn delete(
         ));
     }
     let tenant = open(&state, tenant_id).await?;
-    let Ok(timeline) = tenant.timeline(timeline_id) else {
-        return Err(ApiError::new(
-            StatusCode::NOT_FOUND,
-            "NotFound: timeline not found",
-        ));
-    };
+    // One that is not loaded may still be in the bucket, from a creation that did not end.
+    let timeline = tenant.timeline(timeline_id).ok();
     let task = tokio::spawn(async move {
-        if tenant.children(timeline_id).is_empty() {
+        if let Some(timeline) = timeline.filter(|t| tenant.children(t.id).is_empty()) {
             detach_source(&state, &timeline).await;
         }
         tenant.delete_timeline(timeline_id).await
     });
-    joined(task.await)??;
-    Ok((StatusCode::ACCEPTED, Json(Value::Null)))
+    match joined(task.await)? {
+        Err(Error::TimelineNotFound { .. }) => Err(ApiError::new(
+            StatusCode::NOT_FOUND,
+            "NotFound: timeline not found",
+        )),
+        Err(e) => Err(e.into()),
+        Ok(()) => Ok((StatusCode::ACCEPTED, Json(Value::Null))),
+    }
 }
 
 /// `GET …/get_lsn_by_timestamp`.

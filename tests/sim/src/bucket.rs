@@ -129,6 +129,11 @@ impl Store {
         self.0.lock().by_key.get(key).map(|o| o.body.clone())
     }
 
+    /// Number of puts that took effect.
+    pub fn puts(&self) -> u64 {
+        self.0.lock().puts
+    }
+
     /// Replaces an object's content behind everybody's back; its version stays.
     pub fn damage(&self, key: &str, body: Bytes) {
         if let Some(object) = self.0.lock().by_key.get_mut(key) {

@@ -68,7 +68,6 @@ pub fn loaded(world: &World, node: &Node, peaceful: bool) -> bool {
                 branch.life = Life::Live;
                 branch.parent = branch.parent.map(|(p, _)| (p, t.ancestor_lsn()));
             }
-            (Life::Perhaps, None) => branch.life = Life::Stray,
             // A deletion that left no trace did not happen, or has gone through.
             (Life::Doomed, None) if peaceful => branch.life = Life::Deleted,
             (Life::Deleted, Some(_)) => problems.push(format!("deleted timeline {id} is back")),
@@ -158,8 +157,7 @@ pub async fn everything(world: &World, node: &Node, samples: u64, random: &mut R
 /// On disk: exactly the resident layers of loaded timelines. In the bucket: for each tenant its
 /// record; for each timeline its indexes and the layers that the newest one names. Indexes of older
 /// generations may stay, and, if a crash or a takeover ever happened, so may layers of older
-/// generations than the one that was last written to and objects of timelines whose creation was
-/// never acknowledged.
+/// generations than the one that was last written to.
 pub fn no_leaks(world: &World, node: &Node) {
     let mut files = node.disk.files();
     for t in node.timelines() {
@@ -196,7 +194,7 @@ pub fn no_leaks(world: &World, node: &Node) {
         };
         let life = lives.get(&id).copied();
         let fine = match life {
-            Some(Life::Perhaps | Life::Stray | Life::Doomed) => true,
+            Some(Life::Doomed) => true,
             Some(Life::Live) => {
                 path::index_part_generation(&key).is_some()
                     || layer_is_fine(world, node, &key, tenant, id, disturbed)

@@ -121,11 +121,9 @@ struct Record {
 /// What is known of a timeline's existence.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Life {
-    /// Its creation failed with an error that leaves open whether it exists.
+    /// Its creation failed with an error that leaves open whether it exists. Should it turn up, it is
+    /// right; or it is left out, because its ancestor's history was not held for it.
     Perhaps,
-    /// As before, and a node has loaded the tenant since without it: should it turn up later, its
-    /// ancestor's history was not held for it, and nobody relies on it.
-    Stray,
     /// It exists, and nobody may lose it.
     Live,
     /// Its deletion was begun and may or may not have gone through.
@@ -141,6 +139,8 @@ pub struct Branch {
     pub tenant: TenantShardId,
     /// Ancestor and branch point; the LSN is unknown while the creation is undecided.
     pub parent: Option<(TimelineId, Lsn)>,
+    /// Branch point in the request that created it; `None` for the newest LSN.
+    pub asked: Option<Lsn>,
     /// Whether it exists.
     pub life: Life,
     /// Highest LSN that anybody was told to be durable.
@@ -176,6 +176,7 @@ impl Oracle {
         let branch = Branch {
             tenant,
             parent: None,
+            asked: None,
             life: Life::Live,
             acknowledged: START,
             cutoff: START,
@@ -193,6 +194,7 @@ impl Oracle {
         let branch = Branch {
             tenant,
             parent: Some((parent, at)),
+            asked: None,
             life,
             acknowledged: Lsn::INVALID,
             cutoff: Lsn::INVALID,

@@ -28,6 +28,9 @@ const LIMIT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Tries to start a node before a run gives up; the last ones are without faults.
 const BOOT_TRIES: u32 = 8;
 
+/// Looks, a second apart, at whether a node in peace is done with what it has to do.
+const IDLE_LOOKS: u32 = 120;
+
 /// How a run is made.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -455,10 +458,24 @@ impl Run {
         let node = self.boot_in_peace(Found::Nothing).await?;
         check::everything(&self.world, &node, 6, &mut self.random).await;
         let node = self.clean_restart(node).await?;
+        self.idle(&node).await;
         check::no_leaks(&self.world, &node);
         node.shut_down().await;
         node.ended().await;
         Some(())
+    }
+
+    /// Waits until what compaction replaced is deleted.
+    async fn idle(&self, node: &Node) {
+        let busy = || node.timelines().iter().any(|t| t.layers_to_delete() > 0);
+        for _ in 0..IDLE_LOOKS {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if !busy() {
+                return;
+            }
+        }
+        self.world
+            .fail(format!("{} never deletes what it replaced", node.name));
     }
 
     async fn clean_restart(&mut self, node: Arc<Node>) -> Option<Arc<Node>> {
@@ -493,16 +510,19 @@ impl Run {
             ids.filter_map(|id| Some((id, oracle.branches.get(&id)?.tenant)))
                 .collect()
         };
-        let strays: Vec<_> = {
+        let undecided: Vec<_> = {
             let oracle = world.oracle.lock();
-            let ids = oracle.ids(&[Life::Stray]).into_iter();
-            ids.filter_map(|id| node.timeline(oracle.branches.get(&id)?.tenant, id))
+            let ids = oracle.ids(&[Life::Perhaps]).into_iter();
+            ids.filter_map(|id| Some((id, oracle.branches.get(&id)?.tenant)))
                 .collect()
         };
-        for stray in strays {
-            let tenant = self.expect("settling", node.engine.tenant(stray.tenant))?;
-            let deleted = tenant.delete_timeline(stray.id).await;
-            self.expect("deleting a stray timeline", deleted)?;
+        for (id, tenant) in undecided {
+            let tenant = self.expect("settling", node.engine.tenant(tenant))?;
+            match tenant.delete_timeline(id).await {
+                Err(Error::TimelineNotFound { .. }) => {}
+                deleted => self.expect("deleting what may have been created", deleted)?,
+            }
+            world.set_life(id, Life::Deleted);
         }
         for (id, tenant) in doomed {
             let has_children = {

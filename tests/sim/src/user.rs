@@ -27,6 +27,7 @@ enum Op {
     Scan,
     Write,
     Branch,
+    Resolve,
     Delete,
     Freeze,
     Flush,
@@ -46,6 +47,7 @@ const WEIGHTS: &[(Op, u64)] = &[
     (Op::Scan, 40),
     (Op::Write, 200),
     (Op::Branch, 25),
+    (Op::Resolve, 15),
     (Op::Delete, 15),
     (Op::Freeze, 15),
     (Op::Flush, 20),
@@ -91,6 +93,7 @@ pub async fn run(world: Arc<World>, node: Arc<Node>, mut random: Random) {
             Op::Scan => user.scan(&mut random).await,
             Op::Write => user.write(&mut random).await,
             Op::Branch => user.branch(&mut random).await,
+            Op::Resolve => user.resolve(&mut random).await,
             Op::Delete => user.delete(&mut random).await,
             Op::Freeze | Op::Flush | Op::Checkpoint => user.maintain(op, &mut random).await,
             Op::Compact => user.compact(&mut random).await,
@@ -407,6 +410,9 @@ impl User<'_> {
             // Unknown LSN until it is there; nothing depends on it before.
             let mut oracle = self.world.oracle.lock();
             oracle.branch(id, parent.id, Lsn::INVALID, Life::Perhaps);
+            if let Some(branch) = oracle.branches.get_mut(&id) {
+                branch.asked = at;
+            }
         }
         let request = Branch {
             id,
@@ -414,6 +420,9 @@ impl User<'_> {
             at,
         };
         self.event(format!("branch {id} from {} at {at:?}", parent.id));
+        let Some(_deciding) = self.world.decide(id) else {
+            return Ok(());
+        };
         let tries = random.between(1, 3);
         let mut tried = 0;
         let result = loop {
@@ -426,19 +435,7 @@ impl User<'_> {
         };
         match result {
             Ok(branch) => {
-                let point = branch.ancestor_lsn();
-                self.event(format!("branched {id} at {point}"));
-                if at.is_some_and(|at| at.align() != point) {
-                    self.world
-                        .fail(format!("branch {id} asked for at {at:?} is at {point}"));
-                }
-                if was_superseded {
-                    self.world.fail(format!(
-                        "{} created branch {id} after another node had attached the tenant",
-                        self.node.name
-                    ));
-                }
-                self.world.born(id, point);
+                self.branched(&branch, at, was_superseded);
                 Ok(())
             }
             Err(e) if e.kind() == ErrorKind::NotAcceptable => {
@@ -453,12 +450,75 @@ impl User<'_> {
                 }
                 Ok(())
             }
-            Err(e) => {
-                if self.node.has_rival.load(Ordering::Relaxed) {
-                    self.world.stray(id);
+            Err(e) => Err(e),
+        }
+    }
+
+    fn branched(&self, branch: &Timeline, at: Option<Lsn>, was_superseded: bool) {
+        let (id, point) = (branch.id, branch.ancestor_lsn());
+        self.event(format!("branched {id} at {point}"));
+        if at.is_some_and(|at| at.align() != point) {
+            self.world
+                .fail(format!("branch {id} asked for at {at:?} is at {point}"));
+        }
+        if was_superseded {
+            self.world.fail(format!(
+                "{} created branch {id} after another node had attached the tenant",
+                self.node.name
+            ));
+        }
+        self.world.born(id, point);
+    }
+
+    /// Repeats a request to create a branch that failed, here or elsewhere, or deletes what may have
+    /// come of it.
+    async fn resolve(&self, random: &mut Random) -> Done {
+        let undecided = self.world.oracle.lock().ids(&[Life::Perhaps]);
+        let Some(id) = random.pick(&undecided).copied() else {
+            return Ok(());
+        };
+        let Some(_deciding) = self.world.decide(id) else {
+            return Ok(());
+        };
+        let branch = self.world.oracle.lock().branches.get(&id).cloned();
+        let Some(branch) = branch.filter(|b| b.life == Life::Perhaps) else {
+            return Ok(());
+        };
+        let (Ok(tenant), Some((ancestor, _))) =
+            (self.node.engine.tenant(branch.tenant), branch.parent)
+        else {
+            return Ok(());
+        };
+        let was_superseded = self.node.superseded.load(Ordering::Relaxed);
+        if random.chance(0.5) {
+            let at = branch.asked;
+            self.event(format!("branch {id} once more from {ancestor} at {at:?}"));
+            let request = Branch { id, ancestor, at };
+            return match tenant.branch(request).await {
+                Ok(branch) => {
+                    self.branched(&branch, at, was_superseded);
+                    Ok(())
                 }
-                Err(e)
+                Err(e) if e.kind() == ErrorKind::NotAcceptable => Ok(()),
+                Err(e) => Err(e),
+            };
+        }
+        self.event(format!("delete {id}, which may exist"));
+        match tenant.delete_timeline(id).await {
+            Ok(()) if was_superseded => {
+                self.world.fail(format!(
+                    "{} deleted timeline {id} after another node had attached the tenant",
+                    self.node.name
+                ));
+                Ok(())
             }
+            Ok(()) => {
+                self.world.set_life(id, Life::Deleted);
+                Ok(())
+            }
+            // Nothing is there yet.
+            Err(Error::TimelineNotFound { .. }) => Ok(()),
+            Err(e) => Err(e),
         }
     }
 

@@ -6,7 +6,7 @@ use crate::oracle::{Life, Oracle};
 use crate::trace::Trace;
 use pageserver::engine::{Error, ErrorKind, State};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -28,6 +28,8 @@ pub struct World {
     pub start: Instant,
     /// A crash or a takeover happened: objects of older generations may be left over.
     pub disturbed: AtomicBool,
+    /// Timelines whose creation somebody asks for, or decides, at the moment.
+    pub undecided: Mutex<BTreeSet<TimelineId>>,
     operations: AtomicU64,
     failure: Mutex<Option<String>>,
     failed: Notify,
@@ -44,6 +46,7 @@ impl World {
             settings,
             start: Instant::now(),
             disturbed: AtomicBool::new(false),
+            undecided: Mutex::default(),
             operations: AtomicU64::new(0),
             failure: Mutex::new(None),
             failed: Notify::new(),
@@ -175,6 +178,12 @@ impl World {
         }
     }
 
+    /// The right to create a timeline or to decide whether it exists, unless somebody has it.
+    pub fn decide(&self, id: TimelineId) -> Option<Deciding<'_>> {
+        let free = self.undecided.lock().insert(id);
+        free.then(|| Deciding { world: self, id })
+    }
+
     /// A timeline exists for certain from now on.
     pub fn born(&self, id: TimelineId, at: Lsn) {
         let mut oracle = self.oracle.lock();
@@ -182,23 +191,13 @@ impl World {
             return;
         };
         b.parent = b.parent.map(|(p, _)| (p, at));
-        if matches!(b.life, Life::Perhaps | Life::Stray) {
+        if b.life == Life::Perhaps {
             b.life = Life::Live;
         }
         let parent = b.parent.and_then(|(p, _)| oracle.branches.get(&p));
         if parent.is_some_and(|p| p.life == Life::Deleted) {
             drop(oracle);
             self.fail(format!("branch {id} was created from a deleted timeline"));
-        }
-    }
-
-    /// The creation of a timeline failed on a node that has a rival.
-    pub fn stray(&self, id: TimelineId) {
-        let mut oracle = self.oracle.lock();
-        if let Some(b) = oracle.branches.get_mut(&id)
-            && b.life == Life::Perhaps
-        {
-            b.life = Life::Stray;
         }
     }
 
@@ -245,5 +244,17 @@ impl World {
             true => format!("{} bytes {sum:08x}, which it never was", value.len()),
             false => format!("{} bytes {sum:08x}, its value since {at:?}", value.len()),
         }
+    }
+}
+
+/// The right to decide a timeline's existence; given back when dropped.
+pub struct Deciding<'a> {
+    world: &'a World,
+    id: TimelineId,
+}
+
+impl Drop for Deciding<'_> {
+    fn drop(&mut self) {
+        self.world.undecided.lock().remove(&self.id);
     }
 }

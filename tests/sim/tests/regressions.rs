@@ -2,11 +2,11 @@
 
 #![cfg(test)]
 
-use pageserver::engine::Error;
 use pageserver::engine::timeline::Horizon;
 use pageserver::engine::timeline::compaction::Force;
+use pageserver::engine::{Error, Timeline};
 use sim::faults::Faults;
-use sim::oracle::{START, word_page};
+use sim::oracle::{SPARSE, START, sparse, word_page};
 use sim::site::{CHILD, GRANDCHILD, ROOT, Site, TENANT, newest, simulated, timeline};
 use types::Lsn;
 
@@ -212,5 +212,247 @@ fn a_flush_that_fails_leaves_no_temporary_file() {
         node.disk.set_faults(Faults::none());
         root.freeze_and_flush().await.unwrap();
         assert!(root.disk_consistent_lsn() > START && root.last_record_lsn() > Lsn(0));
+    });
+}
+
+/// History of `timeline` is collected up to its newest record.
+async fn collect(timeline: &Timeline) -> Lsn {
+    let force = Force {
+        l0: true,
+        images: true,
+    };
+    let horizon = Horizon {
+        bytes: 0,
+        pitr: std::time::Duration::ZERO,
+    };
+    timeline.checkpoint().await.unwrap();
+    timeline.compact(force).await.unwrap();
+    let cutoff = timeline.gc(horizon).await.unwrap().cutoff;
+    timeline.upload().await.unwrap();
+    cutoff
+}
+
+/// The index of a branch arrived after a successor had loaded the tenant without it and collected
+/// its ancestor's history at the branch point: the next start read what was left of it.
+#[test]
+fn a_branch_whose_history_was_not_held_is_left_out() {
+    simulated(async {
+        let (mut site, old) = Site::new().await;
+        let root = timeline(&old, ROOT);
+        site.write(&root, 1000).await;
+        root.checkpoint().await.unwrap();
+        let at = root.last_record_lsn();
+        old.bucket.set_faults(Faults {
+            delay: std::time::Duration::from_secs(10),
+            ..Faults::none()
+        });
+        let tenant = old.engine.tenant(TENANT).unwrap();
+        let asked = tenant.branch(newest(CHILD, ROOT));
+        tokio::select! {
+            biased;
+            r = asked => panic!("{r:?}"),
+            () = tokio::time::sleep(std::time::Duration::from_millis(1)) => {}
+        }
+
+        let new = site.next().await;
+        assert!(new.timeline(TENANT, CHILD).is_none());
+        let root = timeline(&new, ROOT);
+        site.write(&root, 1000).await;
+        assert!(collect(&root).await > at);
+        tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+        assert_eq!(site.objects_of(CHILD).len(), 1);
+
+        let last = site.next().await;
+        assert!(last.timeline(TENANT, CHILD).is_none());
+        let tenant = last.engine.tenant(TENANT).unwrap();
+        // It counts for nothing: the id is free, or what is there can be removed.
+        tenant.delete_timeline(CHILD).await.unwrap();
+        assert_eq!(site.objects_of(CHILD), [""; 0]);
+        let e = tenant.delete_timeline(CHILD).await.unwrap_err();
+        assert!(matches!(e, Error::TimelineNotFound { .. }), "{e}");
+        site.branch(&last, CHILD, ROOT).await;
+        assert!(site.next().await.timeline(TENANT, CHILD).is_some());
+    });
+}
+
+/// A branch that was found at a start stays readable, whatever is collected later.
+#[test]
+fn a_branch_whose_creation_was_not_answered_for_is_held_once_it_is_found() {
+    simulated(async {
+        let (mut site, old) = Site::new().await;
+        let root = timeline(&old, ROOT);
+        site.write(&root, 1000).await;
+        root.checkpoint().await.unwrap();
+        let at = root.last_record_lsn();
+        old.bucket.set_faults(Faults {
+            lost_reply: 1.0,
+            ..Faults::none()
+        });
+        let tenant = old.engine.tenant(TENANT).unwrap();
+        tenant.branch(newest(CHILD, ROOT)).await.unwrap_err();
+        old.crash();
+        for _ in 0..2 {
+            let node = site.next().await;
+            let root = timeline(&node, ROOT);
+            site.write(&root, 1000).await;
+            assert!(collect(&root).await > at);
+            let got = timeline(&node, CHILD).get(word_page(0), at).await;
+            let want = site.oracle.get(ROOT, word_page(0), at).unwrap();
+            assert_eq!(got.unwrap(), want.bytes());
+        }
+    });
+}
+
+/// The history stays held after a creation with an unknown outcome, the same request succeeds at the
+/// same LSN, another is refused, and the ancestor is not deleted meanwhile.
+#[test]
+fn a_creation_with_an_unknown_outcome_can_be_repeated() {
+    simulated(async {
+        for lost in [false, true] {
+            let (mut site, node) = Site::new().await;
+            let root = timeline(&node, ROOT);
+            site.write(&root, 1000).await;
+            root.checkpoint().await.unwrap();
+            let at = root.last_record_lsn();
+            node.bucket.set_faults(Faults {
+                bucket_error: if lost { 0.0 } else { 1.0 },
+                lost_reply: if lost { 1.0 } else { 0.0 },
+                ..Faults::none()
+            });
+            let tenant = node.engine.tenant(TENANT).unwrap();
+            tenant.branch(newest(CHILD, ROOT)).await.unwrap_err();
+            node.bucket.set_faults(Faults::none());
+            site.write(&root, 1000).await;
+            assert!(collect(&root).await > at);
+            let other = pageserver::engine::Branch {
+                at: Some(root.last_record_lsn()),
+                ..newest(CHILD, ROOT)
+            };
+            let e = tenant.branch(other).await.unwrap_err();
+            assert!(matches!(e, Error::Conflict(_)), "{e}");
+            let e = tenant.delete_timeline(ROOT).await.unwrap_err();
+            assert!(matches!(e, Error::Precondition(_)), "{e}");
+            let child = tenant.branch(newest(CHILD, ROOT)).await.unwrap();
+            assert_eq!(child.ancestor_lsn(), at);
+            let got = child.get(word_page(0), at).await.unwrap();
+            let want = site.oracle.get(ROOT, word_page(0), at).unwrap();
+            assert_eq!(got, want.bytes());
+        }
+    });
+}
+
+/// Deleting a timeline whose creation has an unknown outcome removes it for good, though its index
+/// may be still on its way.
+#[test]
+fn a_creation_with_an_unknown_outcome_can_be_taken_back() {
+    simulated(async {
+        let (mut site, node) = Site::new().await;
+        let root = timeline(&node, ROOT);
+        site.write(&root, 1000).await;
+        node.bucket.set_faults(Faults {
+            delay: std::time::Duration::from_secs(10),
+            ..Faults::none()
+        });
+        let tenant = node.engine.tenant(TENANT).unwrap();
+        let asked = tenant.branch(newest(CHILD, ROOT));
+        tokio::select! {
+            biased;
+            r = asked => panic!("{r:?}"),
+            () = tokio::time::sleep(std::time::Duration::from_millis(1)) => {}
+        }
+        node.bucket.set_faults(Faults::none());
+        tenant.delete_timeline(CHILD).await.unwrap();
+        assert!(root.retention().branches().is_empty());
+        tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+        assert_eq!(site.objects_of(CHILD).len(), 1);
+        let next = site.next().await;
+        assert!(next.timeline(TENANT, CHILD).is_none());
+        assert_eq!(site.objects_of(CHILD), [""; 0]);
+    });
+}
+
+/// A branch at a leased LSN below the cutoff is as good as any: the next start holds its history.
+#[test]
+fn a_branch_at_a_leased_lsn_survives_a_restart() {
+    simulated(async {
+        let (mut site, node) = Site::new().await;
+        let root = timeline(&node, ROOT);
+        site.write(&root, 1000).await;
+        let at = root.last_record_lsn();
+        let day = std::time::Duration::from_secs(24 * 3600);
+        root.lease(at, day).unwrap();
+        site.write(&root, 1000).await;
+        assert!(collect(&root).await > at);
+        let request = pageserver::engine::Branch {
+            at: Some(at),
+            ..newest(CHILD, ROOT)
+        };
+        let tenant = node.engine.tenant(TENANT).unwrap();
+        tenant.branch(request).await.unwrap();
+        node.crash();
+        let node = site.next().await;
+        let root = timeline(&node, ROOT);
+        site.write(&root, 1000).await;
+        collect(&root).await;
+        let got = timeline(&node, CHILD).get(word_page(0), at).await.unwrap();
+        let want = site.oracle.get(ROOT, word_page(0), at).unwrap();
+        assert_eq!(got, want.bytes());
+    });
+}
+
+/// The id of a deleted timeline can be used again, and the new timeline be branched.
+#[test]
+fn a_timeline_with_the_id_of_a_deleted_one_can_be_branched() {
+    simulated(async {
+        let (mut site, node) = Site::new().await;
+        site.branch(&node, CHILD, ROOT).await;
+        let tenant = node.engine.tenant(TENANT).unwrap();
+        tenant.delete_timeline(CHILD).await.unwrap();
+        site.branch(&node, CHILD, ROOT).await;
+        site.branch(&node, GRANDCHILD, CHILD).await;
+    });
+}
+
+/// A branch costs one PUT.
+#[test]
+fn a_branch_is_one_put() {
+    simulated(async {
+        let (mut site, node) = Site::new().await;
+        let root = timeline(&node, ROOT);
+        site.write(&root, 400).await;
+        root.checkpoint().await.unwrap();
+        let before = site.store.puts();
+        site.branch(&node, CHILD, ROOT).await;
+        assert_eq!(site.store.puts() - before, 1);
+    });
+}
+
+/// A scan on a branch did not wait for its ancestor to catch up after a crash, as reads of single keys
+/// do, and left keys out.
+#[test]
+fn a_scan_waits_for_the_ancestor() {
+    simulated(async {
+        let (mut site, node) = Site::new().await;
+        let root = timeline(&node, ROOT);
+        site.write(&root, 2000).await;
+        site.branch(&node, CHILD, ROOT).await;
+        let at = root.last_record_lsn();
+        node.crash();
+        let node = site.next().await;
+        let (root, child) = (timeline(&node, ROOT), timeline(&node, CHILD));
+        assert!(root.last_record_lsn() < at);
+        let range = types::KeyRange {
+            start: sparse(0),
+            end: sparse(SPARSE),
+        };
+        let (scanned, ()) = tokio::join!(biased; child.scan(range, at), async {
+            site.write(&root, at.0 - root.last_record_lsn().0).await;
+        });
+        let want = site.oracle.sparse(CHILD, at);
+        assert!(!want.is_empty());
+        assert_eq!(scanned.unwrap(), want);
+        node.engine.shutdown().await;
+        let e = child.scan(range, at).await.unwrap_err();
+        assert!(matches!(e, Error::Shutdown), "{e}");
     });
 }

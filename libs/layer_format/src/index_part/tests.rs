@@ -104,6 +104,7 @@ fn every_optional_member_survives_a_round_trip() {
         "gc_compaction": {"last_completed_lsn": "0/16960E8", "later": 1},
         "marked_invisible_at": "2023-07-31T09:00:00.123",
         "rel_size_migrated_at": "0/16960E8",
+        "held_branches": {"e1bfd8c633d713d279e6fcd2bcc15b6d": "0/15A7618"},
         "vanilla": {"flavour": "vanilla", "system_identifier": "18446744073709551615", "timeline_id": 2,
             "wal_segment_size": 16777216, "source": "host=db user=rep", "slot": "ps",
             "import": {"start_lsn": "0/2000028", "end_lsn": "0/2000120", "done": true},
@@ -188,6 +189,20 @@ fn a_changed_document_is_refused_unless_it_never_had_a_checksum() {
     }
     let other = IndexPart::from_json(other.to_string().as_bytes()).unwrap();
     assert_eq!(other.disk_consistent_lsn(), Lsn(0x16960F8));
+}
+
+#[test]
+fn a_branch_below_the_cutoff_is_held_if_it_is_listed() {
+    let mut part = IndexPart::from_json(CURRENT.as_bytes()).unwrap();
+    let cutoff = part.metadata.latest_gc_cutoff_lsn;
+    let below = Lsn(cutoff.0 - 8);
+    let child = TimelineId([1; 16]);
+    // Not said by the program that wrote it.
+    assert!(part.holds(&child, below));
+    part.held_branches = Some(BTreeMap::new());
+    assert!(!part.holds(&child, below) && part.holds(&child, cutoff));
+    part.held_branches = Some([(child, below)].into());
+    assert!(part.holds(&child, below) && !part.holds(&child, Lsn(below.0 - 8)));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Timelines that come: branches, and what an import fills.
 
-use super::Tenant;
+use super::{Origin, Tenant};
 use crate::engine::error::{Error, Result};
 use crate::engine::timeline::{Parts, State, Timeline};
 use layer_format::Metadata;
@@ -29,6 +29,23 @@ struct Reservation<'a> {
     id: TimelineId,
 }
 
+/// The ancestor's history, held for a branch in creation. Dropped, the hold ends, unless the branch
+/// exists or may come to.
+struct Hold<'a> {
+    tenant: &'a Tenant,
+    ancestor: &'a Timeline,
+    id: TimelineId,
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        let unsure = self.tenant.changing.lock().unsure.contains_key(&self.id);
+        if !unsure && self.tenant.timeline(self.id).is_err() {
+            self.ancestor.retention().remove_branch(self.id);
+        }
+    }
+}
+
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         self.tenant.changing.lock().creating.remove(&self.id);
@@ -50,6 +67,11 @@ impl Tenant {
                 timeline,
             });
         }
+        if changing.deleting.get(&id) == Some(&true) {
+            return Err(Error::Busy(
+                "deletion of the timeline is in progress".into(),
+            ));
+        }
         if changing.creating.contains_key(&id) {
             return Err(Error::Busy(
                 "creation of timeline with the given ID is in progress".into(),
@@ -61,6 +83,11 @@ impl Tenant {
 
     /// Creates a branch: one index object and nothing else. The same request again returns the
     /// same timeline.
+    ///
+    /// If it fails with its index under way, the branch may exist or come to exist: its ancestor's
+    /// history stays held and the ancestor is not deleted, until the same request succeeds or the
+    /// branch is deleted. A daemon that loads the tenant in between takes a branch that it finds, and
+    /// one that turns up later only if the history is still there.
     pub async fn branch(self: &Arc<Self>, request: Branch) -> Result<Arc<Timeline>> {
         let ancestor = self.timeline(request.ancestor)?;
         ancestor.check_active()?;
@@ -77,27 +104,55 @@ impl Tenant {
             };
         }
         let _reserved = self.reserve(request.id, Some(request.ancestor))?;
+        let at = match self.tried_before(&request)? {
+            Some(at) => at,
+            None => self.hold(&ancestor, &request)?,
+        };
+        let _hold = Hold {
+            tenant: self,
+            ancestor: &ancestor,
+            id: request.id,
+        };
+        ancestor.wait_lsn(at, BRANCH_WAIT).await?;
+        if at < ancestor.gc_cutoff() {
+            // Possible through a lease. Whoever loads the branch must find that its history is held,
+            // and the index in the bucket may say that nobody holds it.
+            ancestor.upload().await?;
+        }
+        self.make_branch(&ancestor, request.id, at).await
+    }
+
+    /// The branch point of an earlier try whose outcome is unknown; it is still held.
+    fn tried_before(&self, request: &Branch) -> Result<Option<Lsn>> {
+        let Some(tried) = self.changing.lock().unsure.get(&request.id).copied() else {
+            return Ok(None);
+        };
+        let at = request.at.map_or(tried.at, Lsn::align);
+        if at == tried.at && request.ancestor == tried.ancestor {
+            return Ok(Some(at));
+        }
+        Err(Error::Conflict(format!(
+            "timeline {}/{} may have been created as a branch of {} at LSN {}, with an unknown outcome: repeat that request, or delete the timeline",
+            self.id, request.id, tried.ancestor, tried.at
+        )))
+    }
+
+    /// The branch point of a request; from here on garbage collection knows of it.
+    fn hold(&self, ancestor: &Timeline, request: &Branch) -> Result<Lsn> {
         let at = request
             .at
             .map_or_else(|| ancestor.last_record_lsn(), Lsn::align);
         let now = self.shared.env.clock.wall();
         let oldest = ancestor.gc_cutoff().max(ancestor.ancestor_lsn());
-        // From here on garbage collection knows of the branch.
         let retained = at >= ancestor.ancestor_lsn()
             && ancestor.retention().add_branch(request.id, at, now).is_ok();
-        if !retained {
-            return Err(Error::NotAcceptable(format!(
+        match retained {
+            true => Ok(at),
+            false => Err(Error::NotAcceptable(format!(
                 "cannot branch timeline {}/{} at LSN {at}: history is kept from {oldest} on",
                 self.id, ancestor.id
-            )));
+            ))),
         }
-        if let Err(e) = ancestor.wait_lsn(at, BRANCH_WAIT).await {
-            ancestor.retention().remove_branch(request.id);
-            return Err(e);
-        }
-        // If this fails, the bucket may know of the branch all the same: its history stays held
-        // until the next load tells.
-        self.make_branch(&ancestor, request.id, at).await
     }
 
     async fn make_branch(
@@ -113,7 +168,7 @@ impl Tenant {
                 .then_some(position.prev),
             ancestor_timeline: Some(ancestor.id),
             ancestor_lsn: at,
-            latest_gc_cutoff_lsn: ancestor.gc_cutoff(),
+            latest_gc_cutoff_lsn: ancestor.gc_cutoff().min(at),
             initdb_lsn: ancestor.initdb_lsn(),
             pg_version: ancestor.version,
         });
@@ -169,6 +224,10 @@ impl Tenant {
             .env
             .disk
             .create_dir_all(&format!("tenants/{}/timelines/{id}", self.id))?;
+        let origin = ancestor.as_ref().map(|(a, at)| Origin {
+            ancestor: a.id,
+            at: *at,
+        });
         let timeline = Timeline::new(
             Arc::clone(&self.shared),
             Parts {
@@ -183,8 +242,15 @@ impl Tenant {
             },
         );
         timeline.inherit_cluster();
+        if let Some(origin) = origin {
+            self.changing.lock().unsure.insert(id, origin);
+        }
         timeline.upload().await?;
         self.insert(Arc::clone(&timeline));
+        let mut changing = self.changing.lock();
+        changing.unsure.remove(&id);
+        changing.deleting.remove(&id);
+        drop(changing);
         Ok(timeline)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Tenant;
 use crate::engine::error::{Error, Result};
+use crate::engine::timeline::Timeline;
 use layer_format::path;
 use types::TimelineId;
 
@@ -9,6 +10,13 @@ use types::TimelineId;
 struct Deletion<'a> {
     tenant: &'a Tenant,
     id: TimelineId,
+}
+
+impl Deletion<'_> {
+    /// The timeline is gone: a new one may have its id, and branches.
+    fn complete(self) {
+        self.tenant.changing.lock().deleting.remove(&self.id);
+    }
 }
 
 impl Drop for Deletion<'_> {
@@ -24,13 +32,16 @@ impl Tenant {
     /// Begins a deletion, unless the timeline has children or is getting some.
     fn begin_deletion(&self, id: TimelineId) -> Result<Deletion<'_>> {
         let mut changing = self.changing.lock();
-        let coming = changing.creating.iter().filter(|(_, a)| **a == Some(id));
-        let coming = coming.map(|(child, _)| *child);
-        let children: Vec<_> = self.children(id).into_iter().chain(coming).collect();
+        let children = self.all_children(id, &changing);
         if !children.is_empty() {
             return Err(Error::Precondition(format!(
                 "Cannot delete timeline which has child timelines: {children:?}"
             )));
+        }
+        if changing.creating.contains_key(&id) {
+            return Err(Error::Busy(
+                "creation of timeline with the given ID is in progress".into(),
+            ));
         }
         if changing.deleting.get(&id) == Some(&true) {
             return Err(Error::Busy(
@@ -44,9 +55,47 @@ impl Tenant {
     /// Deletes a timeline without children: first a note in the tenant's record, which only the newest
     /// generation can make and which decides, then a mark in the index that cannot be taken back,
     /// then its objects, then its files.
+    ///
+    /// Of a timeline that is not loaded, because it could not be or because its creation did not end,
+    /// whatever is in the bucket is removed, and what arrives there later is taken for nothing.
     pub async fn delete_timeline(&self, id: TimelineId) -> Result<()> {
-        let timeline = self.timeline(id)?;
-        let _deletion = self.begin_deletion(id)?;
+        let deletion = self.begin_deletion(id)?;
+        let deleted = match self.timeline(id) {
+            Ok(timeline) => self.delete_loaded(&timeline).await,
+            Err(unknown) => self.delete_unloaded(id, unknown).await,
+        };
+        if deleted.is_ok() || matches!(deleted, Err(Error::TimelineNotFound { .. })) {
+            deletion.complete();
+        }
+        deleted
+    }
+
+    async fn delete_unloaded(&self, id: TimelineId, unknown: Error) -> Result<()> {
+        // Only the note keeps away what is still on its way to the bucket.
+        if self.shared.lease.is_none() {
+            return Err(unknown);
+        }
+        let unsure = self.changing.lock().unsure.get(&id).copied();
+        if unsure.is_none() {
+            let prefix = path::timeline(&self.id, &id);
+            let listing = self.shared.env.bucket.list(&prefix, false).await?;
+            if listing.objects.is_empty() {
+                return Err(unknown);
+            }
+        }
+        self.update_record(|r| r.bury(id)).await?;
+        self.remove_timeline_data(id).await?;
+        let absent = self.unloaded.lock().remove(&id).flatten();
+        self.changing.lock().unsure.remove(&id);
+        let ancestor = unsure.map(|o| o.ancestor).or(absent);
+        if let Some(ancestor) = ancestor.and_then(|a| self.timeline(a).ok()) {
+            ancestor.retention().remove_branch(id);
+        }
+        Ok(())
+    }
+
+    async fn delete_loaded(&self, timeline: &Timeline) -> Result<()> {
+        let id = timeline.id;
         if self.shared.lease.is_some() {
             self.update_record(|r| r.bury(id)).await?;
         }

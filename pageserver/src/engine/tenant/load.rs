@@ -24,6 +24,20 @@ fn is_unfinished(index: &IndexPart) -> bool {
         .is_some_and(|i| !i.done)
 }
 
+/// Branches that nobody was told to exist, with their branch points: a request that created one was
+/// given up, and arrived when its ancestor's history was not held for it any more.
+fn unheld(indexes: &BTreeMap<TimelineId, IndexPart>) -> Vec<(TimelineId, Lsn)> {
+    let held = |id: &TimelineId, index: &IndexPart| {
+        let meta = &index.metadata;
+        let ancestor = meta.ancestor_timeline.and_then(|a| indexes.get(&a));
+        ancestor.is_none_or(|a| a.holds(id, meta.ancestor_lsn))
+    };
+    let unheld = indexes.iter().filter(|(id, index)| !held(id, index));
+    unheld
+        .map(|(id, index)| (*id, index.metadata.ancestor_lsn))
+        .collect()
+}
+
 impl Tenant {
     /// Loads all timelines that the bucket knows. Timelines whose deletion or import was
     /// interrupted are returned for their owner to finish: (id, index).
@@ -50,6 +64,10 @@ impl Tenant {
                     indexes.insert(id, index);
                 }
             }
+        }
+        for (id, at) in unheld(&indexes) {
+            warn!(tenant = %self.id, timeline = %id, %at, "left over from a creation that never ended, its ancestor's history at the branch point may be gone: ignored, can be deleted or created anew");
+            indexes.remove(&id);
         }
         let branches: Vec<(TimelineId, Lsn, TimelineId)> = indexes
             .iter()

@@ -12,10 +12,10 @@ use super::generation::Record;
 use super::shared::Shared;
 use super::timeline::{State, Timeline};
 use parking_lot::{Mutex, RwLock};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tracing::warn;
-use types::{Generation, TenantShardId, TimelineId};
+use types::{Generation, Lsn, TenantShardId, TimelineId};
 
 /// A tenant shard that is attached here.
 #[derive(Debug)]
@@ -42,6 +42,15 @@ struct Changing {
     /// Timelines whose deletion was begun; true while it is under way. One that failed may have
     /// left its mark, which counts at the next start.
     deleting: BTreeMap<TimelineId, bool>,
+    /// Branches whose index was sent and never answered for: the bucket may have it, or get it yet.
+    unsure: BTreeMap<TimelineId, Origin>,
+}
+
+/// Where a branch leaves its ancestor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Origin {
+    ancestor: TimelineId,
+    at: Lsn,
 }
 
 impl Tenant {
@@ -104,8 +113,16 @@ impl Tenant {
         Ok(())
     }
 
-    /// Children of a timeline, those that could not be loaded included.
-    pub fn children(&self, id: TimelineId) -> Vec<TimelineId> {
+    /// Children of a timeline, those included that could not be loaded, are being created, or may have
+    /// been created.
+    pub fn children(&self, id: TimelineId) -> BTreeSet<TimelineId> {
+        let changing = self.changing.lock();
+        self.all_children(id, &changing)
+    }
+
+    fn all_children(&self, id: TimelineId, changing: &Changing) -> BTreeSet<TimelineId> {
+        let coming = changing.creating.iter().filter(|(_, a)| **a == Some(id));
+        let unsure = changing.unsure.iter().filter(|(_, o)| o.ancestor == id);
         let has = |t: &Timeline| t.ancestor.as_ref().is_some_and(|(a, _)| a.id == id);
         let unloaded = self.unloaded.lock();
         let absent = unloaded.iter().filter(|(_, a)| **a == Some(id));
@@ -115,6 +132,8 @@ impl Tenant {
             .filter(|t| has(t))
             .map(|t| t.id)
             .chain(absent.map(|(id, _)| *id))
+            .chain(coming.map(|(id, _)| *id))
+            .chain(unsure.map(|(id, _)| *id))
             .collect()
     }
 

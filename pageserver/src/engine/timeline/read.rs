@@ -393,6 +393,10 @@ impl Timeline {
                     )));
                 }
             }
+            // Stopping drops what is in memory: keys may have been missed.
+            if timeline.stopped.load(Ordering::Acquire) {
+                return Err(Error::Shutdown);
+            }
             let Some((ancestor, branch_point)) = &timeline.ancestor else {
                 break;
             };
@@ -400,6 +404,10 @@ impl Timeline {
                 break;
             }
             end = end.min(branch_point.saturating_add(1));
+            // It may have to catch up after a crash.
+            ancestor
+                .wait_lsn(end.saturating_sub(1), ANCESTOR_WAIT)
+                .await?;
             timeline = ancestor;
         }
         let mut out = Vec::with_capacity(keys.len());

@@ -198,6 +198,15 @@ impl Retention {
         valid.map(|(lsn, end)| (*lsn, *end)).collect()
     }
 
+    /// The cutoff, and the children whose branch points lie below it, at one moment: what an index
+    /// says.
+    pub fn below_cutoff(&self) -> (Lsn, BTreeMap<TimelineId, Lsn>) {
+        let holders = self.holders.lock();
+        let cutoff = self.cutoff.get();
+        let branches = holders.branches.iter().filter(|(_, at)| **at < cutoff);
+        (cutoff, branches.map(|(id, at)| (*id, *at)).collect())
+    }
+
     /// Branch points of children, by child.
     pub fn branches(&self) -> Vec<(TimelineId, Lsn)> {
         let holders = self.holders.lock();
@@ -304,6 +313,8 @@ mod tests {
         assert_eq!(held.branches, [Lsn(72), Lsn(88)]);
         assert_eq!(held.lowest_from(Lsn(80)), Some(Lsn(88)));
         assert_eq!(held.lowest_from(Lsn(89)), None);
+        let below = [(a, Lsn(88)), (b, Lsn(72))].into();
+        assert_eq!(r.below_cutoff(), (Lsn(160), below));
         r.remove_branch(a);
         assert_eq!(r.advance(Lsn(160), NOW).1.branches, [Lsn(72)]);
     }

@@ -208,7 +208,10 @@ impl Timeline {
         index.layer_metadata = layers.map(|l| (l.name().clone(), *l.entry())).collect();
         index.metadata.disk_consistent_lsn = disk.last;
         index.metadata.prev_record_lsn = Some(disk.prev).filter(|p| p.is_valid());
-        index.metadata.latest_gc_cutoff_lsn = self.gc_cutoff();
+        // Together: whoever loads the index tells by them which branches' history is there.
+        let (cutoff, held) = self.retention.below_cutoff();
+        index.metadata.latest_gc_cutoff_lsn = cutoff;
+        index.held_branches = Some(held);
         index.metadata.initdb_lsn = self.initdb_lsn();
         index.vanilla = self.vanilla();
         index
