@@ -161,8 +161,19 @@ impl Daemon {
 
     /// Sends one request over HTTP/1.1, as it stands; returns the status and the body.
     pub async fn http(&self, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
+        self.http_with(method, path, "", body).await
+    }
+
+    /// As [`Daemon::http`], with more header lines, each ended by CRLF.
+    pub async fn http_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> Result<(u16, String)> {
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: pageserver\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: pageserver\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n",
             body.len()
         );
         let mut socket = TcpStream::connect(("127.0.0.1", self.http)).await?;

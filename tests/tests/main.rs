@@ -26,6 +26,7 @@ mod replication_slot_lifecycle;
 mod replication_stream_reports_positions;
 mod replication_stream_survives_silence;
 mod restart_from_s3;
+mod sizes_of_tenants_are_told;
 mod survives_kill_9;
 mod survives_loss_of_local_disk;
 mod two_daemons_on_one_bucket;

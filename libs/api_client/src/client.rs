@@ -4,6 +4,7 @@ use crate::model::{
     ErrorBody, ImportCreate, ImportStarted, ImportStatus, LayerMapInfo, LsnByTimestamp,
     ScrubReport, ScrubRequest, Status, TenantCreate, TenantInfo, TimelineCreate, TimelineInfo,
 };
+use crate::size::TenantSize;
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -133,6 +134,17 @@ impl Client {
     /// Deletes a tenant.
     pub async fn delete_tenant(&self, tenant: TenantShardId) -> Result<()> {
         self.call(Method::DELETE, &format!("/v1/tenant/{tenant}"), None::<&()>)
+            .await
+    }
+
+    /// The synthetic size of a tenant, with at most `retention` bytes of WAL as history.
+    pub async fn tenant_size(
+        &self,
+        tenant: TenantShardId,
+        retention: Option<u64>,
+    ) -> Result<TenantSize> {
+        let query = retention.map_or_else(String::new, |n| format!("?retention_period={n}"));
+        self.get(&format!("/v1/tenant/{tenant}/synthetic_size{query}"))
             .await
     }
 

@@ -19,6 +19,7 @@ pub mod open_layers;
 pub mod redo_program;
 pub mod scrubber;
 pub mod shared;
+pub mod synthetic_size;
 pub mod tenant;
 pub mod timeline;
 pub mod timers;

@@ -8,6 +8,7 @@ mod error;
 mod imports;
 mod layers;
 mod maintenance;
+mod size;
 mod tenant;
 mod timeline;
 
@@ -134,6 +135,8 @@ pub fn router(state: State) -> Router {
         .route("/metrics", get(metrics))
         .route("/v1/tenant", get(tenant::list).post(tenant::create))
         .route(t, get(tenant::detail).delete(tenant::delete))
+        .route(&format!("{t}/size"), get(size::size))
+        .route(&format!("{t}/synthetic_size"), get(size::size))
         .route(
             &format!("{t}/timeline"),
             get(timeline::list).post(timeline::create),

@@ -62,7 +62,7 @@ pub struct Global {
 pub enum Command {
     /// Show the server and all branches on it.
     Status,
-    /// List, create or delete tenants: groups of branches that share history.
+    /// List, create, measure or delete tenants: groups of branches that share history.
     #[command(subcommand)]
     Tenant(TenantCommand),
     /// List, create or delete timelines: branches.
@@ -85,6 +85,7 @@ pub enum TenantCommand {
     /// List tenants.
     List,
     Create(TenantCreate),
+    Size(TenantSize),
     Delete(TenantDelete),
 }
 
@@ -97,6 +98,22 @@ pub struct TenantCreate {
     /// Name to call it by.
     #[arg(long)]
     pub name: Option<String>,
+}
+
+/// Say what a tenant costs: its synthetic size, one number for data, history and branches.
+///
+///   pagectl tenant size shop
+///   pagectl tenant size shop --retention 1073741824
+///
+/// The first time it reads the sizes of all relations at every branch point.
+#[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
+pub struct TenantSize {
+    /// Name or id.
+    pub tenant: String,
+    /// Count at most this many bytes of WAL of each branch as history
+    #[arg(long, value_name = "BYTES")]
+    pub retention: Option<u64>,
 }
 
 /// Delete a tenant with all its branches and all their data.

@@ -71,6 +71,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Status => status::run(&session).await,
         Command::Tenant(TenantCommand::List) => tenant::list(&session).await,
         Command::Tenant(TenantCommand::Create(a)) => tenant::create(&session, &a).await,
+        Command::Tenant(TenantCommand::Size(a)) => tenant::size(&session, &a).await,
         Command::Tenant(TenantCommand::Delete(a)) => tenant::delete(&session, &a).await,
         Command::Timeline(TimelineCommand::List(a)) => timeline::list(&session, &a).await,
         Command::Timeline(TimelineCommand::Create(a)) => timeline::create(&session, &a).await,

@@ -1,16 +1,17 @@
 //! `pagectl tenant …`.
 
-use crate::arguments::{TenantCreate, TenantDelete};
+use crate::arguments::{TenantCreate, TenantDelete, TenantSize};
 use crate::catalog;
 use crate::output;
 use crate::session::Session;
 use crate::table::{Side, Table};
 use anyhow::{Result, bail};
 use api_client::model::TenantCreate as Request;
+use api_client::size::Method;
 use indicatif::HumanBytes;
 use serde_json::json;
 use std::io::{BufRead, IsTerminal, Write};
-use types::TenantShardId;
+use types::{Lsn, TenantShardId};
 
 /// Lists tenants.
 pub async fn list(session: &Session) -> Result<()> {
@@ -72,6 +73,55 @@ pub async fn create(session: &Session, arguments: &TenantCreate) -> Result<()> {
     }
     let name = arguments.name.as_deref().unwrap_or("(no name)");
     Ok(output::line(format!("tenant {name} created, id {id}"))?)
+}
+
+/// Says what a tenant costs, and for what.
+pub async fn size(session: &Session, arguments: &TenantSize) -> Result<()> {
+    let tenant = session.tenant(&arguments.tenant).await?;
+    let size = session
+        .client
+        .tenant_size(tenant.info.id, arguments.retention)
+        .await?;
+    if session.json {
+        return Ok(output::json(&size)?);
+    }
+    let total = size.size.unwrap_or(0);
+    output::line(format!(
+        "tenant {}: {} ({total} bytes)",
+        output::plain(&tenant.label()),
+        HumanBytes(total)
+    ))?;
+    let mut table = Table::new([
+        ("BRANCH", Side::Left),
+        ("UP TO", Side::Left),
+        ("LSN", Side::Left),
+        ("DATA", Side::Right),
+        ("KEPT AS", Side::Left),
+        ("WITH ALL BEHIND IT", Side::Right),
+    ]);
+    let chosen = size.segment_sizes.iter().flatten();
+    for (meta, chosen) in size.inputs.segments.iter().zip(chosen) {
+        let known = tenant
+            .timelines
+            .iter()
+            .find(|t| t.timeline_id == meta.timeline_id);
+        let data = meta.segment.size.map(|n| HumanBytes(n).to_string());
+        let kept = match chosen.method {
+            Method::SnapshotHere => "data",
+            Method::Wal => "WAL",
+            Method::Skipped => "",
+        };
+        table.row([
+            known.map_or_else(|| meta.timeline_id.to_string(), |t| tenant.name_of(t)),
+            format!("{:?}", meta.kind),
+            Lsn(meta.segment.lsn).to_string(),
+            data.unwrap_or_default(),
+            kept.to_owned(),
+            HumanBytes(chosen.accum_size).to_string(),
+        ]);
+    }
+    output::line("")?;
+    Ok(output::line(table)?)
 }
 
 /// Deletes a tenant.

@@ -1,11 +1,13 @@
 //! A tenant shard: what it holds, and its end. How timelines come and go is in [`load`],
-//! [`create`] and [`delete`].
+//! [`create`] and [`delete`]; what the tenant costs in [`size`].
 
 mod create;
 mod delete;
 mod load;
+mod size;
 
 pub use create::Branch;
+pub use size::SizeInputs;
 
 use super::error::{Error, Result};
 use super::generation::Record;
@@ -31,6 +33,7 @@ pub struct Tenant {
     unloaded: Mutex<BTreeMap<TimelineId, Option<TimelineId>>>,
     changing: Mutex<Changing>,
     record: RwLock<Record>,
+    logical_sizes: tokio::sync::Mutex<size::LogicalSizes>,
 }
 
 /// What is being created and deleted. A timeline whose deletion was begun gets no branches any more,
@@ -69,6 +72,7 @@ impl Tenant {
             unloaded: Mutex::default(),
             changing: Mutex::default(),
             record: RwLock::new(record),
+            logical_sizes: tokio::sync::Mutex::default(),
         })
     }
 

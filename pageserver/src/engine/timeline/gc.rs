@@ -59,22 +59,40 @@ impl Timeline {
     /// # Errors
     /// Those of reading commit times.
     pub async fn planned_cutoff(&self, horizon: Horizon) -> Result<Lsn> {
-        let applied = self.gc_cutoff();
-        let last = self.last_record_lsn();
         let planned = if horizon.pitr.is_zero() {
-            Lsn(last.0.saturating_sub(horizon.bytes))
+            self.last_record_lsn().saturating_sub(horizon.bytes)
         } else {
-            let span = i64::try_from(horizon.pitr.as_micros()).unwrap_or(i64::MAX);
-            let time = self.shared.env.postgres_now().saturating_sub(span);
-            match self.lsn_for_timestamp(time).await? {
-                LsnForTimestamp::Present(lsn) | LsnForTimestamp::Future(lsn) => lsn,
-                LsnForTimestamp::Past(_) | LsnForTimestamp::NoData(_) => applied,
-            }
+            self.cutoff_by_time(horizon.pitr).await?
         };
         // Only what is in files can go, and only what an image could hold.
         Ok(Lsn(planned.0 & !7)
             .min(self.disk_consistent_lsn())
-            .max(applied))
+            .max(self.gc_cutoff()))
+    }
+
+    /// Where the span of time begins for which the tenant keeps history; the newest LSN if it keeps
+    /// none by time. Never below the present cutoff.
+    ///
+    /// # Errors
+    /// Those of reading commit times.
+    pub async fn time_cutoff(&self) -> Result<Lsn> {
+        let pitr = self.shared.conf.load().pitr_interval;
+        let planned = if pitr.is_zero() {
+            self.last_record_lsn()
+        } else {
+            self.cutoff_by_time(pitr).await?
+        };
+        Ok(Lsn(planned.0 & !7).max(self.gc_cutoff()))
+    }
+
+    /// The newest LSN whose commits are all older than `span`; the present cutoff if none is known.
+    async fn cutoff_by_time(&self, span: Duration) -> Result<Lsn> {
+        let span = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+        let time = self.shared.env.postgres_now().saturating_sub(span);
+        Ok(match self.lsn_for_timestamp(time).await? {
+            LsnForTimestamp::Present(lsn) | LsnForTimestamp::Future(lsn) => lsn,
+            LsnForTimestamp::Past(_) | LsnForTimestamp::NoData(_) => self.gc_cutoff(),
+        })
     }
 
     /// Collects garbage: raises the cutoff and removes layers that nobody can need.
