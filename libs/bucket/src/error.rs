@@ -32,6 +32,8 @@ pub enum Operation {
     Head,
     /// Store an object.
     Put,
+    /// Store an object again under another key.
+    Copy,
     /// List objects.
     List,
     /// Delete objects.
@@ -40,11 +42,12 @@ pub enum Operation {
 
 impl Operation {
     /// All operations.
-    pub const ALL: [Operation; 6] = [
+    pub const ALL: [Operation; 7] = [
         Operation::Get,
         Operation::Download,
         Operation::Head,
         Operation::Put,
+        Operation::Copy,
         Operation::List,
         Operation::Delete,
     ];
@@ -56,6 +59,7 @@ impl Operation {
             Operation::Download => "download",
             Operation::Head => "head",
             Operation::Put => "put",
+            Operation::Copy => "copy",
             Operation::List => "list",
             Operation::Delete => "delete",
         }

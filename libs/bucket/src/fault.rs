@@ -115,7 +115,10 @@ impl Faulty {
             Kind::Throttled
         });
         let fail = by_order.or(by_chance);
-        let changes = matches!(operation, Operation::Put | Operation::Delete);
+        let changes = matches!(
+            operation,
+            Operation::Put | Operation::Copy | Operation::Delete
+        );
         let lose_reply = fail.is_none() && changes && reply < faults.lost_reply;
         let reads = matches!(operation, Operation::Get);
         let flip = (fail.is_none() && reads && bit < faults.flipped_bit).then_some(position);
@@ -198,6 +201,16 @@ impl Bucket for Faulty {
             ));
         }
         Ok(etag)
+    }
+
+    async fn copy(&self, from: &str, to: &str) -> Result<(), Error> {
+        let fate = self.begin(Operation::Copy, from).await?;
+        self.inner.copy(from, to).await?;
+        if fate.lose_reply {
+            let cause = "injected loss of the reply";
+            return Err(injected(Kind::Timeout, Operation::Copy, from, cause));
+        }
+        Ok(())
     }
 
     async fn list(&self, prefix: &str, delimiter: bool) -> Result<Listing, Error> {

@@ -9,7 +9,7 @@
 //! deleting what is not there succeeds; a ranged read returns exactly the range or fails. Every
 //! error names bucket, key and operation.
 //!
-//! Not promised: order between operations that overlap, and whether a put or delete that failed
+//! Not promised: order between operations that overlap, and whether a put, copy or delete that failed
 //! with anything but [`Kind::Precondition`] or [`Kind::Throttled`] took effect.
 
 #![forbid(unsafe_code)]
@@ -172,6 +172,10 @@ pub trait Bucket: Send + Sync + fmt::Debug {
     /// Stores an object. A conditional put is tried once: after an error other than
     /// [`Kind::Precondition`] and [`Kind::Throttled`] the caller reads what is there.
     async fn put(&self, key: &str, body: Body, mode: PutMode) -> Result<ETag, Error>;
+
+    /// Stores the content of the object `from` as `to` as well, in any case, without sending it back
+    /// and forth.
+    async fn copy(&self, from: &str, to: &str) -> Result<(), Error>;
 
     /// Everything that begins with `prefix`; one level of it if `delimiter` is set. Fails if there
     /// is more than [`MAX_LISTED`].

@@ -89,11 +89,7 @@ impl Local {
 
     fn put_blocking(&self, key: &str, body: &Body, mode: &PutMode) -> Result<ETag, Failure> {
         let target = self.path(key)?;
-        let directory = target.parent().unwrap_or(&self.root).to_owned();
-        let n = TEMPORARIES.fetch_add(1, Ordering::Relaxed);
-        let mut name = target.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}-{n}{TEMPORARY_SUFFIX}", std::process::id()));
-        let temporary = Temporary(directory.join(name));
+        let (directory, temporary) = self.temporary(&target);
 
         let mut file = self.create(&directory, &temporary.0)?;
         write_body(&mut file, body)?;
@@ -130,6 +126,35 @@ impl Local {
         }
         self.sync_directories(&directory)?;
         Ok(etag)
+    }
+
+    /// Files of a bucket never change, so that two objects can be one.
+    fn copy_blocking(&self, from: &str, to: &str) -> Result<(), Failure> {
+        let (source, target) = (self.path(from)?, self.path(to)?);
+        let (mut original, _) = open(&source)?;
+        let (directory, temporary) = self.temporary(&target);
+        // A directory that the deletion of its last object removes is made again by this.
+        drop(self.create(&directory, &temporary.0)?);
+        fs::remove_file(&temporary.0)?;
+        if fs::hard_link(&source, &temporary.0).is_err() {
+            let mut file = self.create(&directory, &temporary.0)?;
+            copy(&mut original, &mut file)?;
+            file.sync_all()?;
+        }
+        let _lock = self.lock(false)?;
+        fs::rename(&temporary.0, &target)?;
+        self.sync_directories(&directory)?;
+        Ok(())
+    }
+
+    /// Where an object is written before it gets its name.
+    fn temporary(&self, target: &Path) -> (PathBuf, Temporary) {
+        let directory = target.parent().unwrap_or(&self.root).to_owned();
+        let n = TEMPORARIES.fetch_add(1, Ordering::Relaxed);
+        let mut name = target.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}-{n}{TEMPORARY_SUFFIX}", std::process::id()));
+        let temporary = Temporary(directory.join(name));
+        (directory, temporary)
     }
 
     /// Creates the temporary file, and its directory as often as a deletion removes it.
@@ -485,6 +510,14 @@ impl Bucket for Local {
                     Kind::NotFound => Failure::other(f.cause),
                     _ => f,
                 })
+        })
+        .await
+    }
+
+    async fn copy(&self, from: &str, to: &str) -> Result<(), Error> {
+        let to = to.to_owned();
+        self.run(Operation::Copy, from, move |this, from| {
+            this.copy_blocking(from, &to)
         })
         .await
     }

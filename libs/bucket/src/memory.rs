@@ -174,6 +174,17 @@ impl Bucket for Memory {
         Ok(etag)
     }
 
+    async fn copy(&self, from: &str, to: &str) -> Result<(), Error> {
+        key::check(to).map_err(|e| error(Kind::Other, Operation::Copy, to, e))?;
+        let body = self.find(Operation::Copy, from)?.body;
+        let mut state = self.state();
+        state.puts += 1;
+        let version = state.puts;
+        let stored = Stored { body, version };
+        state.objects.insert(to.to_owned(), stored);
+        Ok(())
+    }
+
     async fn list(&self, prefix: &str, delimiter: bool) -> Result<Listing, Error> {
         key::check_prefix(prefix).map_err(|e| error(Kind::Other, Operation::List, prefix, e))?;
         let state = self.state();

@@ -97,7 +97,9 @@ impl S3 {
     /// Time for one attempt at an operation.
     const fn limit(&self, operation: Operation) -> Duration {
         match operation {
-            Operation::Get | Operation::Download | Operation::Put => self.settings.timeout,
+            Operation::Get | Operation::Download | Operation::Put | Operation::Copy => {
+                self.settings.timeout
+            }
             Operation::Head | Operation::List | Operation::Delete => self.settings.small_timeout,
         }
     }
@@ -251,6 +253,23 @@ impl S3 {
         etag(output.e_tag)
     }
 
+    async fn copy_once(&self, source: &str, full: &str) -> Result<(), Failure> {
+        let source = format!("{}/{}", self.settings.bucket, percent_encoded(source));
+        let class = self.settings.storage_class.as_deref();
+        let request = self
+            .client
+            .copy_object()
+            .bucket(&self.settings.bucket)
+            .copy_source(source)
+            .key(full)
+            .set_storage_class(class.map(StorageClass::from));
+        let output = request.send().await.map_err(Failure::of_service)?;
+        match output.copy_object_result {
+            Some(_) => Ok(()),
+            None => Err(Failure::other("the store does not say that it copied")),
+        }
+    }
+
     fn request(
         &self,
         full: &str,
@@ -337,6 +356,20 @@ impl S3 {
             )),
         }
     }
+}
+
+/// A key as a header can carry it.
+fn percent_encoded(key: &str) -> String {
+    let mut out = String::with_capacity(key.len());
+    for byte in key.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                out.push(char::from(byte));
+            }
+            other => out.push_str(&format!("%{other:02X}")),
+        }
+    }
+    out
 }
 
 fn etag(tag: Option<String>) -> Result<ETag, Failure> {
@@ -464,6 +497,15 @@ impl Bucket for S3 {
             ),
             _ => e,
         })
+    }
+
+    async fn copy(&self, from: &str, to: &str) -> Result<(), Error> {
+        let source = self.full(Operation::Copy, from)?;
+        let full = self.full(Operation::Copy, to)?;
+        self.attempt(Operation::Copy, from, ATTEMPTS, || {
+            self.copy_once(&source, &full)
+        })
+        .await
     }
 
     async fn list(&self, prefix: &str, delimiter: bool) -> Result<Listing, Error> {

@@ -221,6 +221,13 @@ pub struct SimBucket {
     trace: Trace,
 }
 
+fn changes(operation: Operation) -> bool {
+    matches!(
+        operation,
+        Operation::Put | Operation::Copy | Operation::Delete
+    )
+}
+
 /// What happens to one request.
 struct Fate {
     there: Duration,
@@ -267,7 +274,7 @@ impl SimBucket {
         let ms = u64::try_from(faults.delay.as_millis()).unwrap_or(u64::MAX);
         let there = Duration::from_millis(random.below(ms.saturating_add(1)) * slow);
         let back = Duration::from_millis(random.below(ms / 2 + 1));
-        let changes = matches!(operation, Operation::Put | Operation::Delete);
+        let changes = changes(operation);
         let kind = if random.chance(0.5) {
             Kind::Timeout
         } else {
@@ -290,7 +297,7 @@ impl SimBucket {
         effect: impl FnOnce(&Store, Option<f64>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let no_power = || error(Kind::Other, operation, key, "no power");
-        let changes = matches!(operation, Operation::Put | Operation::Delete);
+        let changes = changes(operation);
         let step = match changes {
             true => self.power.step(),
             false if self.power.is_dead() => Step::Dead,
@@ -439,6 +446,15 @@ impl Bucket for SimBucket {
         let k = key.to_owned();
         self.call(Operation::Put, key, move |store, _| {
             store.put(&k, body, &mode)
+        })
+        .await
+    }
+
+    async fn copy(&self, from: &str, to: &str) -> Result<(), Error> {
+        let (source, target) = (from.to_owned(), to.to_owned());
+        self.call(Operation::Copy, to, move |store, _| {
+            let body = store.find(Operation::Copy, &source)?.body;
+            store.put(&target, body, &PutMode::Overwrite).map(|_| ())
         })
         .await
     }

@@ -11,6 +11,7 @@ pub async fn run(b: &dyn Bucket, scratch: &Path) {
     ranges_are_exact(b).await;
     files_are_stored_whole(b, scratch).await;
     conditions_hold(b).await;
+    copies_are_objects_of_their_own(b).await;
     listings_are_those_of_a_flat_name_space(b).await;
     deletion_is_idempotent(b).await;
     keys_outside_the_bucket_are_refused(b).await;
@@ -189,6 +190,28 @@ async fn conditions_hold(b: &dyn Bucket) {
     b.delete(&["cas".into()]).await.unwrap();
     refused(matching("never", &gone).await);
     absent("again").await.unwrap();
+}
+
+async fn copies_are_objects_of_their_own(b: &dyn Bucket) {
+    let original = "copy/from here/ü+1";
+    put(b, original, "one").await;
+    put(b, "copy/there", "something else").await;
+    // Twice, as after an answer that was lost.
+    for _ in 0..2 {
+        b.copy(original, "copy/there").await.unwrap();
+        assert_eq!(b.get("copy/there").await.unwrap().body, "one");
+    }
+    put(b, original, "two").await;
+    assert_eq!(b.get("copy/there").await.unwrap().body, "one");
+    b.copy(original, "copy/new/one").await.unwrap();
+    b.delete(&[original.to_owned()]).await.unwrap();
+    assert_eq!(b.get("copy/new/one").await.unwrap().body, "two");
+    let e = b.copy(original, "copy/there").await.unwrap_err();
+    assert_eq!(
+        (e.kind(), e.operation()),
+        (Kind::NotFound, bucket::Operation::Copy)
+    );
+    assert_eq!(b.get("copy/there").await.unwrap().body, "one");
 }
 
 async fn listings_are_those_of_a_flat_name_space(b: &dyn Bucket) {
