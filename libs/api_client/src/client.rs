@@ -1,8 +1,9 @@
 //! A client of one pageserver's management API.
 
 use crate::model::{
-    ErrorBody, ImportCreate, ImportStarted, ImportStatus, LayerMapInfo, LsnByTimestamp,
-    ScrubReport, ScrubRequest, Status, TenantCreate, TenantInfo, TimelineCreate, TimelineInfo,
+    Archival, ArchivalConfig, ErrorBody, ImportCreate, ImportStarted, ImportStatus, LayerMapInfo,
+    LsnByTimestamp, ScrubReport, ScrubRequest, Status, TenantCreate, TenantInfo, TimelineCreate,
+    TimelineInfo,
 };
 use crate::size::TenantSize;
 use reqwest::{Method, StatusCode};
@@ -185,6 +186,18 @@ impl Client {
             None::<&()>,
         )
         .await
+    }
+
+    /// Archives a timeline, or takes it back into use.
+    pub async fn set_archived(
+        &self,
+        tenant: TenantShardId,
+        timeline: TimelineId,
+        state: Archival,
+    ) -> Result<()> {
+        let path = format!("/v1/tenant/{tenant}/timeline/{timeline}/archival_config");
+        self.call(Method::PUT, &path, Some(&ArchivalConfig { state }))
+            .await
     }
 
     /// The LSN of a time of day (RFC 3339).

@@ -45,6 +45,9 @@ pub struct TenantInfo {
     pub attachment_status: Tagged,
     /// Generation of the attachment.
     pub generation: Option<u32>,
+    /// Why no garbage is collected; only in the details, absent if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gc_blocking: Option<String>,
     /// For clients of 2022.
     #[serde(default)]
     pub has_in_progress_downloads: bool,
@@ -142,9 +145,28 @@ pub struct TimelineInfo {
     pub walreceiver_status: String,
     /// Whether it is archived.
     pub is_archived: Option<bool>,
+    /// Whether it is hidden from the size of the tenant.
+    #[serde(default)]
+    pub is_invisible: Option<bool>,
     /// For clients of 2022.
     #[serde(default)]
     pub awaits_download: bool,
+}
+
+/// Body of `PUT …/archival_config`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ArchivalConfig {
+    /// The state wanted.
+    pub state: Archival,
+}
+
+/// Whether a timeline is in use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Archival {
+    /// Out of use.
+    Archived,
+    /// In use.
+    Unarchived,
 }
 
 /// Body of `POST /v1/tenant/{t}/timeline`.

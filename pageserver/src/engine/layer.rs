@@ -552,7 +552,7 @@ impl Layer {
         let temp = format!("{path}.___temp");
         env.disk.create_dir_all(&self.directory)?;
         remove_if_there(env, &temp)?;
-        let fetched = match self.fetch(env, &temp).await {
+        let fetched = match self.fetch_to(env, &temp).await {
             Ok(()) => env.disk.rename(&temp, &path).map_err(Error::from),
             Err(e) => Err(e),
         };
@@ -570,7 +570,7 @@ impl Layer {
     }
 
     /// Fetches the object into a file under a temporary name.
-    async fn fetch(&self, env: &Env, temp: &str) -> Result<()> {
+    async fn fetch_to(&self, env: &Env, temp: &str) -> Result<()> {
         let key = self.object_key(&self.tenant.tenant, &self.timeline);
         match env.disk.host_path(temp) {
             Some(host) => {

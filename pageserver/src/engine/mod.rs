@@ -39,7 +39,7 @@ use metrics::Metrics;
 use open_layers::OpenLayers;
 use parking_lot::RwLock;
 use serde_json::{Map, Value};
-use shared::{Budget, Shared};
+use shared::{Budget, Collection, Shared};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use timers::Timers;
@@ -146,6 +146,7 @@ impl Engine {
             budget: Arc::clone(&self.budget),
             open_layers: Arc::clone(&self.open_layers),
             lease: Some(Arc::new(lease)),
+            collection: Collection::default(),
             jobs: self.jobs.clone(),
             timers: Arc::clone(&self.timers),
             turns: Turns::default(),

@@ -10,9 +10,12 @@ use super::open_layers::OpenLayers;
 use super::redo_program::Fallback;
 use super::timers::Timers;
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, RwLock, RwLockReadGuard};
 use tokio_util::sync::CancellationToken;
+use types::TimelineId;
 
 /// Unflushed bytes in memory, over all timelines.
 #[derive(Debug)]
@@ -70,6 +73,41 @@ impl Budget {
     }
 }
 
+/// Whether garbage may be collected in a tenant. One timeline that blocks it stops it for all.
+#[derive(Debug, Default)]
+pub struct Collection {
+    blocked: Mutex<BTreeSet<TimelineId>>,
+    running: RwLock<()>,
+}
+
+impl Collection {
+    /// Says whether a timeline blocks collection.
+    pub fn set_blocked(&self, timeline: TimelineId, blocked: bool) {
+        let mut all = self.blocked.lock();
+        if blocked {
+            all.insert(timeline);
+        } else {
+            all.remove(&timeline);
+        }
+    }
+
+    /// Timelines that block it.
+    pub fn blocked(&self) -> Vec<TimelineId> {
+        self.blocked.lock().iter().copied().collect()
+    }
+
+    /// The right to collect until the guard is dropped; `None` if collection is blocked.
+    pub async fn begin(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        let guard = self.running.read().await;
+        self.blocked.lock().is_empty().then_some(guard)
+    }
+
+    /// Waits for collections that began before it was blocked.
+    pub async fn quiesce(&self) {
+        drop(self.running.write().await);
+    }
+}
+
 /// What all timelines of a tenant shard share.
 #[derive(Debug)]
 pub struct Shared {
@@ -83,6 +121,8 @@ pub struct Shared {
     pub open_layers: std::sync::Arc<OpenLayers>,
     /// The right to write this tenant; `None` when a control plane issues generations.
     pub lease: Option<std::sync::Arc<Lease>>,
+    /// Whether garbage may be collected.
+    pub collection: Collection,
     /// Background work.
     pub jobs: Jobs,
     /// When each timeline is looked at next.

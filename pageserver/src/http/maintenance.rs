@@ -17,6 +17,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State as Extract};
 use axum::http::StatusCode;
+use layer_format::index_part::GcBlockingReason;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::SystemTime;
@@ -113,6 +114,38 @@ pub async fn collect(
         "layers_removed": done.removed,
         "elapsed": {"secs": elapsed.as_secs(), "nanos": elapsed.subsec_nanos()},
     })))
+}
+
+async fn set_gc_blocked(
+    state: &State,
+    (tenant, timeline): (String, String),
+    blocked: bool,
+) -> ApiResult<Json<Value>> {
+    let (_, timeline) = find(state, &tenant, &timeline).await?;
+    let task = tokio::spawn(async move {
+        match blocked {
+            true => timeline.block_gc(GcBlockingReason::Manual).await,
+            false => timeline.unblock_gc(GcBlockingReason::Manual).await,
+        }
+    });
+    joined(task.await)??;
+    Ok(Json(Value::Null))
+}
+
+/// `POST …/block_gc`.
+pub async fn block_gc(
+    Extract(state): Extract<State>,
+    Path(path): Path<(String, String)>,
+) -> ApiResult<Json<Value>> {
+    set_gc_blocked(&state, path, true).await
+}
+
+/// `POST …/unblock_gc`.
+pub async fn unblock_gc(
+    Extract(state): Extract<State>,
+    Path(path): Path<(String, String)>,
+) -> ApiResult<Json<Value>> {
+    set_gc_blocked(&state, path, false).await
 }
 
 /// `POST …/scrub`: reads all layers and repairs what it can; answers when it is done.

@@ -4,6 +4,7 @@
 //! and methods are 404. Handlers that change something run to their end even if the client goes
 //! away.
 
+mod branches;
 mod error;
 mod imports;
 mod layers;
@@ -141,6 +142,10 @@ pub fn router(state: State) -> Router {
             &format!("{t}/timeline"),
             get(timeline::list).post(timeline::create),
         )
+        .route(
+            &format!("{t}/timeline_and_offloaded"),
+            get(timeline::list_with_offloaded),
+        )
         .route(tl, get(timeline::detail).delete(timeline::delete))
         .route(
             &format!("{tl}/get_lsn_by_timestamp"),
@@ -150,6 +155,16 @@ pub fn router(state: State) -> Router {
             &format!("{tl}/get_timestamp_of_lsn"),
             get(timeline::timestamp_of_lsn),
         )
+        .route(
+            &format!("{tl}/archival_config"),
+            put(branches::archival_config),
+        )
+        .route(
+            &format!("{tl}/mark_invisible"),
+            put(branches::mark_invisible),
+        )
+        .route(&format!("{tl}/block_gc"), post(maintenance::block_gc))
+        .route(&format!("{tl}/unblock_gc"), post(maintenance::unblock_gc))
         .route(&format!("{tl}/checkpoint"), put(maintenance::checkpoint))
         .route(&format!("{tl}/compact"), put(maintenance::compact))
         .route(&format!("{tl}/do_gc"), put(maintenance::collect))

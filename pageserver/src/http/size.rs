@@ -83,7 +83,7 @@ pub async fn size(
     let html = headers
         .get(header::ACCEPT)
         .is_some_and(|v| v.as_bytes() == b"text/html");
-    let tenant = state.engine.tenant(tenant)?;
+    let tenant = super::tenant::open(&state, tenant).await?;
     if !tenant.id.shard.is_zero() {
         return Err(ApiError::bad_request(
             "Size calculations are only available on shard zero",

@@ -7,8 +7,8 @@
 
 use super::State;
 use super::error::{ApiError, ApiResult, id, optional_body};
-use crate::engine::Tenant;
 use crate::engine::arrivals::Waiting;
+use crate::engine::{Tenant, Timeline};
 use api_client::model::{Tagged, TenantCreate, TenantInfo};
 use axum::Json;
 use axum::body::Bytes;
@@ -30,6 +30,19 @@ const IGNORED: &[&str] = &[
     "shard_parameters",
     "generation",
 ];
+
+/// Which timelines say that garbage is not to be collected, and why.
+fn blocking(timelines: &[Arc<Timeline>]) -> Option<String> {
+    let reasons = timelines.iter().filter_map(|t| {
+        let blocking = t.marks().gc_blocking?;
+        Some(format!(
+            "{}: {:?} since {}",
+            t.id, blocking.reasons, blocking.started_at
+        ))
+    });
+    let reasons: Vec<String> = reasons.collect();
+    (!reasons.is_empty()).then(|| reasons.join("; "))
+}
 
 fn tagged(slug: &str) -> Tagged {
     Tagged {
@@ -56,6 +69,7 @@ fn info(tenant: &Tenant, details: bool) -> TenantInfo {
         current_physical_size: details.then(size),
         attachment_status: tagged("attached"),
         generation: tenant.generation.0,
+        gc_blocking: details.then(|| blocking(&timelines)).flatten(),
         has_in_progress_downloads: false,
         name: tenant.record().name,
         timelines: details.then(|| timelines.iter().map(|t| t.id).collect()),
@@ -73,6 +87,7 @@ fn attaching(waiting: &Waiting) -> TenantInfo {
         current_physical_size: None,
         attachment_status: tagged("maybe"),
         generation: None,
+        gc_blocking: None,
         has_in_progress_downloads: true,
         name: None,
         timelines: None,
@@ -148,7 +163,7 @@ pub async fn delete(
 ) -> ApiResult<Json<Value>> {
     let tenant: TenantShardId = id("tenant_shard_id", &tenant)?;
     let task = tokio::spawn(async move {
-        if let Ok(found) = state.engine.tenant(tenant) {
+        if let Ok(found) = state.engine.open(tenant).await {
             for timeline in found.timelines() {
                 super::timeline::detach_source(&state, &timeline).await;
             }

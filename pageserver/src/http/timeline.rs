@@ -105,7 +105,8 @@ async fn info(tenant: &Tenant, timeline: &Timeline, exact: bool) -> ApiResult<Ti
             },
         },
         walreceiver_status: receiver.text,
-        is_archived: Some(false),
+        is_archived: Some(timeline.is_archived()),
+        is_invisible: Some(timeline.marks().invisible_at.is_some()),
         awaits_download: false,
     })
 }
@@ -135,6 +136,16 @@ pub async fn list(
         all.push(info(&tenant, &timeline, exact).await?);
     }
     Ok(Json(all))
+}
+
+/// `GET …/timeline_and_offloaded`. Nothing is offloaded here.
+pub async fn list_with_offloaded(
+    state: Extract<State>,
+    tenant: Path<String>,
+    params: Query<Params>,
+) -> ApiResult<Json<Value>> {
+    let Json(timelines) = list(state, tenant, params).await?;
+    Ok(Json(json!({"timelines": timelines, "offloaded": []})))
 }
 
 /// `GET …/timeline/{timeline}`.

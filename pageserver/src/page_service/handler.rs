@@ -35,6 +35,18 @@ impl Service {
         find(&self.engine, tenant, id, self.wait_limit).await
     }
 
+    /// A timeline that computes may start on.
+    async fn in_use(&self, tenant: TenantId, timeline: TimelineId) -> Result<Arc<Timeline>, Error> {
+        let timeline = self.timeline(tenant, timeline).await?;
+        if timeline.is_archived() {
+            return Err(Error::NotFound(format!(
+                "timeline {}/{} is archived",
+                timeline.tenant, timeline.id
+            )));
+        }
+        Ok(timeline)
+    }
+
     /// The LSN a backup is taken at, once it was ingested; readable as long as the pin is held.
     async fn backup_lsn(&self, timeline: &Timeline, lsn: Option<Lsn>) -> Result<Pin, Error> {
         let Some(lsn) = lsn else {
@@ -116,7 +128,7 @@ impl Handler for Service {
         command: &BaseBackup,
         out: &mut CopyOut<'_>,
     ) -> Result<(), Error> {
-        let timeline = self.timeline(command.tenant, command.timeline).await?;
+        let timeline = self.in_use(command.tenant, command.timeline).await?;
         let pin = self.backup_lsn(&timeline, command.lsn).await?;
         out.begin().await?;
         let options = backup::Options {
@@ -135,7 +147,7 @@ impl Handler for Service {
         command: &FullBackup,
         out: &mut CopyOut<'_>,
     ) -> Result<(), Error> {
-        let timeline = self.timeline(command.tenant, command.timeline).await?;
+        let timeline = self.in_use(command.tenant, command.timeline).await?;
         let pin = self.backup_lsn(&timeline, command.lsn).await?;
         out.begin().await?;
         let options = backup::Options {

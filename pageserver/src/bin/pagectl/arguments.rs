@@ -65,7 +65,7 @@ pub enum Command {
     /// List, create, measure or delete tenants: groups of branches that share history.
     #[command(subcommand)]
     Tenant(TenantCommand),
-    /// List, create or delete timelines: branches.
+    /// List, create, archive or delete timelines: branches.
     #[command(subcommand)]
     Timeline(TimelineCommand),
     Branch(Branch),
@@ -133,6 +133,8 @@ pub struct TenantDelete {
 pub enum TimelineCommand {
     List(TimelineList),
     Create(TimelineCreate),
+    Archive(TimelineArchive),
+    Unarchive(TimelineUnarchive),
     Delete(TimelineDelete),
 }
 
@@ -164,6 +166,27 @@ pub struct TimelineCreate {
     /// LSN or time to branch at; the newest if left out.
     #[arg(long, value_name = "LSN|TIMESTAMP", requires = "ancestor")]
     pub at: Option<Moment>,
+}
+
+/// Put a branch out of use: it is kept, but no longer counts in the tenant's size. Branches made from
+/// it must be archived first.
+///
+///   pagectl timeline archive shop/test
+#[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
+pub struct TimelineArchive {
+    /// The branch.
+    pub branch: String,
+}
+
+/// Take an archived branch back into use.
+///
+///   pagectl timeline unarchive shop/test
+#[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
+pub struct TimelineUnarchive {
+    /// The branch.
+    pub branch: String,
 }
 
 /// Delete a branch and its data. Branches made from it must be deleted first.

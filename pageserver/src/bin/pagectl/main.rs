@@ -34,6 +34,7 @@ mod tenant;
 mod timeline;
 mod unpack;
 
+use api_client::model::Archival;
 use arguments::{Arguments, Command, TenantCommand, TimelineCommand};
 use clap::Parser;
 use session::Session;
@@ -75,6 +76,12 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Tenant(TenantCommand::Delete(a)) => tenant::delete(&session, &a).await,
         Command::Timeline(TimelineCommand::List(a)) => timeline::list(&session, &a).await,
         Command::Timeline(TimelineCommand::Create(a)) => timeline::create(&session, &a).await,
+        Command::Timeline(TimelineCommand::Archive(a)) => {
+            timeline::set_archived(&session, &a.branch, Archival::Archived).await
+        }
+        Command::Timeline(TimelineCommand::Unarchive(a)) => {
+            timeline::set_archived(&session, &a.branch, Archival::Unarchived).await
+        }
         Command::Timeline(TimelineCommand::Delete(a)) => timeline::delete(&session, &a).await,
         Command::Branch(a) => branch::run(&session, &a).await,
         Command::Import(a) => import::run(&session, &a).await,

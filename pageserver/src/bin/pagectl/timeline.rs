@@ -9,12 +9,13 @@ use crate::session::Session;
 use crate::table::{Side, Table};
 use crate::tenant::confirm;
 use anyhow::Result;
-use api_client::model::{TimelineCreate as Request, TimelineState};
+use api_client::model::{Archival, TimelineCreate as Request, TimelineInfo, TimelineState};
 use indicatif::HumanBytes;
 use serde_json::json;
 
-fn state(state: &TimelineState) -> String {
-    match state {
+fn state(timeline: &TimelineInfo) -> String {
+    match &timeline.state {
+        TimelineState::Active if timeline.is_archived == Some(true) => "archived".to_owned(),
         TimelineState::Loading => "loading".to_owned(),
         TimelineState::Active => "active".to_owned(),
         TimelineState::Stopping => "stopping".to_owned(),
@@ -54,7 +55,7 @@ pub fn table(branches: &[Found<'_>]) -> Table<9> {
         };
         table.row([
             f.label(),
-            state(&t.state),
+            state(t),
             t.pg_version.to_string(),
             ancestor.unwrap_or_default(),
             t.last_record_lsn.to_string(),
@@ -108,6 +109,24 @@ pub async fn create(session: &Session, arguments: &TimelineCreate) -> Result<()>
         .create_timeline(tenant.info.id, &request)
         .await?;
     branch::report(session, tenant, &made)
+}
+
+/// Archives a timeline, or takes it back into use.
+pub async fn set_archived(session: &Session, branch: &str, to: Archival) -> Result<()> {
+    let catalog = session.catalog_for(branch).await?;
+    let found = catalog.branch(branch)?;
+    let (tenant, id) = (found.tenant_id(), found.id());
+    session.client.set_archived(tenant, id, to).await?;
+    if session.json {
+        let info = session.client.timeline(tenant, id).await?;
+        return Ok(output::json(&info)?);
+    }
+    let what = match to {
+        Archival::Archived => "archived",
+        Archival::Unarchived => "in use again",
+    };
+    let label = output::plain(&found.label());
+    Ok(output::line(format!("branch {label} is {what}"))?)
 }
 
 /// Deletes a timeline.

@@ -72,6 +72,13 @@ impl Tenant {
                 "deletion of the timeline is in progress".into(),
             ));
         }
+        let archived = |a: &TimelineId| self.timeline(*a).is_ok_and(|t| t.is_archived());
+        if let Some(ancestor) = ancestor.filter(archived) {
+            return Err(Error::NotAcceptable(format!(
+                "cannot branch timeline {}/{ancestor}: it is archived",
+                self.id
+            )));
+        }
         if changing.creating.contains_key(&id) {
             return Err(Error::Busy(
                 "creation of timeline with the given ID is in progress".into(),

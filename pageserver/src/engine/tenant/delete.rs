@@ -100,6 +100,7 @@ impl Tenant {
             self.update_record(|r| r.bury(id)).await?;
         }
         timeline.mark_deleted().await?;
+        self.shared.collection.set_blocked(id, false);
         timeline.stop().await;
         self.timelines.write().remove(&id);
         self.shared.metrics.timelines.dec();

@@ -1,6 +1,7 @@
 //! A tenant shard: what it holds, and its end. How timelines come and go is in [`load`],
-//! [`create`] and [`delete`]; what the tenant costs in [`size`].
+//! [`create`], [`archive`] and [`delete`]; what the tenant costs in [`size`].
 
+mod archive;
 mod create;
 mod delete;
 mod load;
@@ -45,6 +46,8 @@ struct Changing {
     /// Timelines whose deletion was begun; true while it is under way. One that failed may have
     /// left its mark, which counts at the next start.
     deleting: BTreeMap<TimelineId, bool>,
+    /// Timelines that are being archived or unarchived.
+    archiving: BTreeSet<TimelineId>,
     /// Branches whose index was sent and never answered for: the bucket may have it, or get it yet.
     unsure: BTreeMap<TimelineId, Origin>,
 }

@@ -80,7 +80,7 @@ impl Tenant {
 
 /// Whether a timeline counts at all.
 fn counts(timeline: &Timeline) -> bool {
-    timeline.state() == State::Active
+    timeline.state() == State::Active && !timeline.is_archived()
 }
 
 async fn input(timeline: &Timeline) -> Result<(TimelineInput, Pin)> {
@@ -105,7 +105,7 @@ async fn input(timeline: &Timeline) -> Result<(TimelineInput, Pin)> {
             .into_iter()
             .map(|(at, _)| at)
             .collect(),
-        invisible: false,
+        invisible: timeline.marks().invisible_at.is_some(),
     };
     Ok((input, pin))
 }

@@ -95,10 +95,14 @@ impl Timeline {
         })
     }
 
-    /// Collects garbage: raises the cutoff and removes layers that nobody can need.
+    /// Collects garbage: raises the cutoff and removes layers that nobody can need. Does nothing while
+    /// a timeline of the tenant blocks collection.
     pub async fn gc(&self, horizon: Horizon) -> Result<Collected> {
         let _one_at_a_time = self.compacting.lock().await;
         self.check_active()?;
+        let Some(_allowed) = self.shared.collection.begin().await else {
+            return Ok(Collected::default());
+        };
         let target = self.planned_cutoff(horizon).await?;
         let before = self.gc_cutoff();
         let (cutoff, held) = self.retention.advance(target, self.shared.env.clock.wall());

@@ -11,6 +11,7 @@ pub mod compaction;
 mod flush;
 mod gc;
 pub mod import;
+mod marks;
 mod read;
 mod residence;
 mod retention;
@@ -22,6 +23,7 @@ mod write;
 
 pub use cluster::Cluster;
 pub use gc::{Collected, Horizon};
+pub use marks::Marks;
 pub use read::Stats as ReadStats;
 pub use retention::{Held, Pin, Retention};
 pub use size::SizeCache;
@@ -152,6 +154,7 @@ pub struct Timeline {
     stopped: AtomicBool,
     remote: tokio::sync::Mutex<Remote>,
     vanilla: Mutex<Option<Vanilla>>,
+    marks: Mutex<Marks>,
     cluster: std::sync::OnceLock<Cluster>,
     sizes: SizeCache,
     size_delta: AtomicI64,
@@ -199,6 +202,10 @@ impl Timeline {
         // who collects it without asking.
         let readable_from = gc_cutoff.max(parts.ancestor.as_ref().map_or(Lsn::INVALID, |a| a.1));
         let vanilla = parts.index.vanilla.clone();
+        let marks = Marks::of(&parts.index);
+        if marks.gc_blocking.is_some() {
+            shared.collection.set_blocked(parts.id, true);
+        }
         let now = shared.env.clock.monotonic();
         let now_us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
         let migrated = parts.index.rel_size_migration == Some(RelSizeMigration::Migrated);
@@ -227,6 +234,7 @@ impl Timeline {
             stopped: AtomicBool::new(false),
             remote: tokio::sync::Mutex::new(Remote::new(parts.index)),
             vanilla: Mutex::new(vanilla),
+            marks: Mutex::new(marks),
             cluster: std::sync::OnceLock::new(),
             sizes: SizeCache::default(),
             size_delta: AtomicI64::new(0),

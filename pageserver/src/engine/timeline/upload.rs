@@ -34,6 +34,11 @@ impl Remote {
         self.uploaded.contains(name)
     }
 
+    /// The index as it stands in the bucket.
+    pub fn index(&self) -> &IndexPart {
+        &self.index
+    }
+
     /// Starts from an index; the layers it names are in the bucket.
     pub fn new(index: IndexPart) -> Self {
         let uploaded = index
@@ -57,9 +62,13 @@ impl Timeline {
     /// Brings the bucket up to date with local disk. Raises `remote_consistent_lsn`.
     pub async fn upload(&self) -> Result<()> {
         let mut remote = self.remote.lock().await;
+        self.upload_now(&mut remote).await
+    }
+
+    pub(super) async fn upload_now(&self, remote: &mut Remote) -> Result<()> {
         self.queued.clear(Work::Upload);
         self.index_dirty.store(false, Ordering::Release);
-        let result = self.upload_locked(&mut remote).await;
+        let result = self.upload_locked(remote).await;
         if result.is_err() {
             self.mark_index();
         }
@@ -214,6 +223,7 @@ impl Timeline {
         index.held_branches = Some(held);
         index.metadata.initdb_lsn = self.initdb_lsn();
         index.vanilla = self.vanilla();
+        self.marks.lock().put(&mut index);
         index
     }
 }
