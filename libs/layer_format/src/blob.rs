@@ -8,7 +8,7 @@
 //!
 //! The index stores where a blob's header begins; the blob ends where the next one begins.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use std::cell::RefCell;
 use std::fmt;
 use std::io::Read;
@@ -227,6 +227,19 @@ pub fn decode(extent: &Bytes) -> Result<Bytes, Error> {
     } else {
         Ok(extent.slice_ref(body))
     }
+}
+
+/// As [`decode`] for whoever needs the extent no more: nothing is counted or allocated for a blob
+/// that is not compressed.
+pub fn decode_owned(mut extent: Bytes) -> Result<Bytes, Error> {
+    let header = Header::decode(&extent)?;
+    let body = header.body(&extent)?;
+    if header.compressed {
+        return inflate(body).map(Bytes::from);
+    }
+    extent.advance(header.size);
+    extent.truncate(header.length);
+    Ok(extent)
 }
 
 /// Decodes the blob in `extent` to the end of `out`; for callers that own no shared buffer.

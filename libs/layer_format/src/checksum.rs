@@ -1,26 +1,30 @@
-//! Checksums of layer files: a CRC-32C for every 8 KiB block, and one for the whole file.
+//! Checksums of layer files: a CRC-32C for every unit of 1 KiB, and one for the whole file.
 //!
-//! The block checksums are a table behind the last index block, found through a record in the
+//! The checksums of units are a table behind the last index block, found through a record in the
 //! free part of block 0. A version-3 reader looks at neither (`docs/format/layers.md`):
 //!
 //! ```text
 //! block 0, offset 4096                   last blocks of the file
-//!   0  8  magic "PgSrvCrc"                 0      4·n  CRC of block i at 4·i; entry 0 is zero
-//!   8  2  version 1                        ...         zeros
-//!  10  2  zero                            -20     8    magic "CrcSrvPg"
-//!  12  4  first block of the table        -12     2    version 1
-//!  16  4  number of table entries n       -10     2    zero
+//!   0  8  magic "PgSrvCrc"                 0      4·n  CRC of unit i at 4·i; zero within block 0
+//!   8  2  version 2                        ...         zeros
+//!  10  2  log2 of the size of a unit      -20     8    magic "CrcSrvPg"
+//!  12  4  first block of the table        -12     2    version 2
+//!  16  4  number of table entries n       -10     2    log2 of the size of a unit
 //!  20  4  CRC of the table area           -8      4    n
 //!  24  4  CRC of block 0, this field 0    -4      4    CRC of the table area
 //! ```
 //!
 //! All numbers are big-endian. The table area runs from the table's first block to the footer,
-//! the last 20 bytes of the file. The table covers the blocks in front of it, so n is also the
-//! number of its first block. The footer is there so that a damaged record is not mistaken for a
-//! file without checksums, which is what the reference writes.
+//! the last 20 bytes of the file. The table covers the blocks in front of it. The footer is there
+//! so that a damaged record is not mistaken for a file without checksums, which is what the
+//! reference writes. In version 1 a unit is a block of 8 KiB, and the field for its size zero.
+//!
+//! A unit is small so that little is read and verified around a value, which lies anywhere.
 
 use crate::{BLOCK, BLOCK_SIZE};
 use bytes::Bytes;
+use std::borrow::Cow;
+use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 use types::be::{self, Reader};
 
@@ -28,7 +32,11 @@ use types::be::{self, Reader};
 pub const RECORD_OFFSET: usize = 4096;
 const RECORD_MAGIC: [u8; 8] = *b"PgSrvCrc";
 const FOOTER_MAGIC: [u8; 8] = *b"CrcSrvPg";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// Size of a unit in files that are written, as a power of two.
+const UNIT_LOG: u16 = 10;
+/// Sizes of a unit that are read, as powers of two.
+const UNIT_LOGS: RangeInclusive<u16> = 9..=13;
 /// Offset of the CRC of block 0 within it.
 const SELF_CRC: usize = RECORD_OFFSET + 24;
 const FOOTER: usize = 20;
@@ -37,12 +45,15 @@ const ENTRY: usize = 4;
 /// A checksum does not match, or the structures that hold them are damaged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A block is not what was written.
-    #[error("block {block} (file offset {offset:#x}): CRC-32C {found:08x}, {expected:08x} expected",
-        offset = u64::from(*block) * BLOCK)]
+    /// A unit, or block 0, is not what was written.
+    #[error(
+        "the {size} bytes at file offset {offset:#x}: CRC-32C {found:08x}, {expected:08x} expected"
+    )]
     Mismatch {
-        /// Number of the block in the file.
-        block: u32,
+        /// Where it begins in the file.
+        offset: u64,
+        /// Its size in bytes.
+        size: usize,
         /// Checksum of what was read.
         found: u32,
         /// Checksum when it was written.
@@ -61,17 +72,24 @@ pub enum Error {
     /// Record, footer and file length contradict each other.
     #[error("checksum table: {0}")]
     Inconsistent(&'static str),
-    /// The block lies behind the covered part of the file.
-    #[error("block {block} has no checksum, {covered} blocks have")]
+    /// The place lies behind the covered part of the file.
+    #[error("file offset {offset:#x} has no checksum, the first {covered:#x} bytes have")]
     NotCovered {
-        /// Number of the block in the file.
-        block: u32,
-        /// Blocks with a checksum.
-        covered: u32,
+        /// Where it begins in the file.
+        offset: u64,
+        /// Bytes with a checksum.
+        covered: u64,
     },
-    /// Only whole blocks can be verified.
-    #[error("{0} bytes are not a number of 8192-byte blocks")]
-    Length(usize),
+    /// Only whole units can be verified.
+    #[error("{length} bytes at file offset {offset:#x} are not a number of {unit}-byte units")]
+    Units {
+        /// Where they begin in the file.
+        offset: u64,
+        /// How many there are.
+        length: usize,
+        /// Size of a unit.
+        unit: usize,
+    },
     /// The record is of a version this program does not know.
     #[error("checksum record has unknown version {0}")]
     Version(u16),
@@ -88,6 +106,8 @@ impl From<be::Error> for Error {
 pub struct Record {
     /// First block of the table, and number of blocks it covers.
     pub table_block: u32,
+    version: u16,
+    unit_log: u16,
     table_crc: u32,
     block0_crc: u32,
     /// CRC-32C of all of block 0, that field included.
@@ -101,45 +121,75 @@ impl Record {
         if r.array::<8>()? != RECORD_MAGIC {
             return Ok(None);
         }
-        let version = r.u16()?;
-        r.u16()?;
-        let (table_block, covered, table_crc, expected) = (r.u32()?, r.u32()?, r.u32()?, r.u32()?);
+        let (version, stored_log) = (r.u16()?, r.u16()?);
+        let (table_block, entries, table_crc, expected) = (r.u32()?, r.u32()?, r.u32()?, r.u32()?);
         let found = block0_crc(block0);
         if found != expected {
             return Err(Error::Mismatch {
-                block: 0,
+                offset: 0,
+                size: BLOCK_SIZE,
                 found,
                 expected,
             });
         }
-        if version != VERSION {
-            return Err(Error::Version(version));
-        }
-        if covered != table_block {
+        let unit_log = match version {
+            1 => BLOCK.trailing_zeros().try_into().unwrap_or_default(),
+            VERSION if UNIT_LOGS.contains(&stored_log) => stored_log,
+            VERSION => return Err(Error::Inconsistent("units of that size are not known")),
+            other => return Err(Error::Version(other)),
+        };
+        let record = Record {
+            table_block,
+            version,
+            unit_log,
+            table_crc,
+            block0_crc: expected,
+            whole_block0: crc32c::crc32c(block0),
+        };
+        if record.entries() != Some(entries) {
             return Err(Error::Inconsistent(
                 "the record does not cover all blocks before the table",
             ));
         }
-        Ok(Some(Record {
-            table_block,
-            table_crc,
-            block0_crc: expected,
-            whole_block0: crc32c::crc32c(block0),
-        }))
+        Ok(Some(record))
+    }
+
+    /// Size of a unit in bytes.
+    const fn unit(&self) -> usize {
+        1 << self.unit_log
+    }
+
+    /// Number of entries of the table.
+    fn entries(&self) -> Option<u32> {
+        let in_block = u32::try_from(BLOCK_SIZE / self.unit()).ok()?;
+        self.table_block.checked_mul(in_block)
+    }
+
+    /// The field for the size of a unit.
+    const fn stored_log(&self) -> u16 {
+        if self.version == 1 { 0 } else { self.unit_log }
+    }
+
+    /// As in block 0, without the CRC of that block.
+    fn encode(&self, entries: u32) -> Vec<u8> {
+        let mut r = RECORD_MAGIC.to_vec();
+        r.extend_from_slice(&self.version.to_be_bytes());
+        r.extend_from_slice(&self.stored_log().to_be_bytes());
+        for n in [self.table_block, entries, self.table_crc] {
+            r.extend_from_slice(&n.to_be_bytes());
+        }
+        r
     }
 
     fn footer(&self) -> Vec<u8> {
-        footer(self.table_block, self.table_crc)
+        let mut f = FOOTER_MAGIC.to_vec();
+        f.extend_from_slice(&self.version.to_be_bytes());
+        f.extend_from_slice(&self.stored_log().to_be_bytes());
+        let entries = self.entries().unwrap_or_default();
+        f.extend_from_slice(&entries.to_be_bytes());
+        f.extend_from_slice(&self.table_crc.to_be_bytes());
+        f
     }
-}
-
-fn footer(covered: u32, table_crc: u32) -> Vec<u8> {
-    let mut f = FOOTER_MAGIC.to_vec();
-    f.extend_from_slice(&VERSION.to_be_bytes());
-    f.extend_from_slice(&[0, 0]);
-    f.extend_from_slice(&covered.to_be_bytes());
-    f.extend_from_slice(&table_crc.to_be_bytes());
-    f
 }
 
 fn block0_crc(block0: &[u8; BLOCK_SIZE]) -> u32 {
@@ -156,7 +206,7 @@ pub(crate) fn has_footer(tail: &[u8]) -> bool {
         .is_some_and(|f| f.starts_with(&FOOTER_MAGIC))
 }
 
-/// The verified block checksums of one file.
+/// The verified checksums of one file.
 #[derive(Clone)]
 pub struct Checksums {
     table: Bytes,
@@ -173,8 +223,9 @@ impl std::fmt::Debug for Checksums {
 impl Checksums {
     /// Verifies the table area: the file from the record's `table_block` to its end.
     pub fn open(record: Record, area: &Bytes) -> Result<Checksums, Error> {
-        let entries = (record.table_block as usize)
-            .checked_mul(ENTRY)
+        let entries = record
+            .entries()
+            .and_then(|n| (n as usize).checked_mul(ENTRY))
             .ok_or(Error::Inconsistent("the table is too large"))?;
         if area.len() != (entries + FOOTER).next_multiple_of(BLOCK_SIZE) {
             return Err(Error::Inconsistent(
@@ -205,9 +256,14 @@ impl Checksums {
         })
     }
 
-    /// Number of blocks with a checksum: all in front of the table.
-    pub const fn covered(&self) -> u32 {
-        self.record.table_block
+    /// Bytes with a checksum: all in front of the table.
+    const fn covered(&self) -> u64 {
+        self.record.table_block as u64 * BLOCK
+    }
+
+    /// Size in bytes of what is verified by itself. Block 0 is verified as a whole.
+    pub const fn unit(&self) -> usize {
+        self.record.unit()
     }
 
     /// Memory held, in bytes.
@@ -220,68 +276,93 @@ impl Checksums {
     /// being read.
     pub fn file_crc32c(&self) -> u32 {
         let (entries, _) = self.table.as_chunks::<ENTRY>();
-        let blocks = entries.iter().skip(1).map(|e| u32::from_be_bytes(*e));
-        let crc = blocks.fold(self.record.whole_block0, |crc, block| {
-            BLOCK_SHIFT.apply(crc) ^ block
+        let units = entries.iter().skip(BLOCK_SIZE / self.unit());
+        let units = units.map(|e| u32::from_be_bytes(*e));
+        let shift = Shift::over(self.record.unit_log);
+        let crc = units.fold(self.record.whole_block0, |crc, unit| {
+            shift.apply(crc) ^ unit
         });
         let covered = Digest {
             crc,
-            length: u64::from(self.covered()) * BLOCK,
+            length: self.covered(),
         };
         covered.followed_by(&self.area).crc32c()
     }
 
-    /// Verifies one block of the file by its number.
-    pub fn verify(&self, block: u32, bytes: &[u8; BLOCK_SIZE]) -> Result<(), Error> {
-        let (found, expected) = match block {
-            0 => (block0_crc(bytes), self.record.block0_crc),
-            _ => {
-                let entry = self
-                    .table
-                    .get(block as usize * ENTRY..)
-                    .and_then(|t| t.first_chunk());
-                let entry = entry.ok_or(Error::NotCovered {
-                    block,
-                    covered: self.covered(),
-                })?;
-                (crc32c::crc32c(bytes), u32::from_be_bytes(*entry))
-            }
+    /// Verifies whole units of the file, from an offset on. Of block 0 none is verified without the
+    /// others.
+    pub fn verify(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let unit = self.unit();
+        let wrong = || Error::Units {
+            offset,
+            length: bytes.len(),
+            unit,
         };
-        if found != expected {
-            return Err(Error::Mismatch {
-                block,
-                found,
-                expected,
-            });
+        let (mut offset, mut rest) = (offset, bytes);
+        if offset == 0 {
+            let (block0, more) = bytes.split_first_chunk::<BLOCK_SIZE>().ok_or_else(wrong)?;
+            compare(0, BLOCK_SIZE, block0_crc(block0), self.record.block0_crc)?;
+            (offset, rest) = (BLOCK, more);
+        }
+        let aligned = |n: u64| n.is_multiple_of(unit as u64);
+        if offset < BLOCK || !aligned(offset) || !aligned(rest.len() as u64) {
+            return Err(wrong());
+        }
+        let first = usize::try_from(offset >> self.record.unit_log).map_err(|_| wrong())?;
+        let (entries, _) = self.table.as_chunks::<ENTRY>();
+        let mut entries = entries.get(first..).unwrap_or_default().iter();
+        for bytes in rest.chunks(unit) {
+            let entry = entries.next().ok_or(Error::NotCovered {
+                offset,
+                covered: self.covered(),
+            })?;
+            compare(
+                offset,
+                unit,
+                crc32c::crc32c(bytes),
+                u32::from_be_bytes(*entry),
+            )?;
+            offset += unit as u64;
         }
         Ok(())
     }
-
-    /// Verifies consecutive blocks, the first of which has number `first`.
-    pub fn verify_run(&self, first: u32, bytes: &[u8]) -> Result<(), Error> {
-        let (blocks, rest) = bytes.as_chunks::<BLOCK_SIZE>();
-        if !rest.is_empty() {
-            return Err(Error::Length(bytes.len()));
-        }
-        blocks.iter().enumerate().try_for_each(|(i, block)| {
-            let n = u32::try_from(i).ok().and_then(|i| first.checked_add(i));
-            self.verify(n.ok_or(Error::Length(bytes.len()))?, block)
-        })
-    }
 }
 
-/// What the CRC-32C of a stream becomes when a block of zeros follows, apart from the block's own
+fn compare(offset: u64, size: usize, found: u32, expected: u32) -> Result<(), Error> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::Mismatch {
+        offset,
+        size,
+        found,
+        expected,
+    })
+}
+
+/// What the CRC-32C of a stream becomes when a unit of zeros follows, apart from the unit's own
 /// CRC: linear over GF(2), tabulated by byte.
+#[derive(Clone)]
 struct Shift([[u32; 256]; 4]);
 
-static BLOCK_SHIFT: LazyLock<Shift> = LazyLock::new(Shift::by_a_block);
+static BLOCK_SHIFT: LazyLock<Shift> = LazyLock::new(|| Shift::by(BLOCK_SIZE));
+static UNIT_SHIFT: LazyLock<Shift> = LazyLock::new(|| Shift::by(1 << UNIT_LOG));
 
 impl Shift {
-    fn by_a_block() -> Shift {
+    /// For units of a size, as a power of two. Those that are written are tabulated once.
+    fn over(unit_log: u16) -> Cow<'static, Shift> {
+        match 1usize << unit_log {
+            BLOCK_SIZE => Cow::Borrowed(&BLOCK_SHIFT),
+            _ if unit_log == UNIT_LOG => Cow::Borrowed(&UNIT_SHIFT),
+            other => Cow::Owned(Shift::by(other)),
+        }
+    }
+
+    fn by(size: usize) -> Shift {
         let mut tables = [[0u32; 256]; 4];
         for (byte, table) in tables.iter_mut().enumerate() {
             for (value, shifted) in (0u32..).zip(table.iter_mut()) {
-                *shifted = crc32c::crc32c_combine(value << (8 * byte), 0, BLOCK_SIZE);
+                *shifted = crc32c::crc32c_combine(value << (8 * byte), 0, size);
             }
         }
         Shift(tables)
@@ -296,44 +377,56 @@ impl Shift {
     }
 }
 
-/// Collects block checksums while a file is written.
-#[derive(Debug, Default)]
+/// Collects checksums while a file is written.
+#[derive(Debug)]
 pub(crate) struct TableBuilder {
+    version: u16,
+    unit_log: u16,
     table: Vec<u8>,
 }
 
+impl Default for TableBuilder {
+    fn default() -> TableBuilder {
+        TableBuilder::of(VERSION, UNIT_LOG)
+    }
+}
+
 impl TableBuilder {
-    pub fn new() -> TableBuilder {
+    fn of(version: u16, unit_log: u16) -> TableBuilder {
         TableBuilder {
-            table: vec![0; ENTRY],
+            version,
+            unit_log,
+            table: vec![0; (BLOCK_SIZE >> unit_log) * ENTRY],
         }
     }
 
     pub fn add(&mut self, blocks: &[u8]) {
-        for block in blocks.chunks(BLOCK_SIZE) {
+        for unit in blocks.chunks(1 << self.unit_log) {
             self.table
-                .extend_from_slice(&crc32c::crc32c(block).to_be_bytes());
+                .extend_from_slice(&crc32c::crc32c(unit).to_be_bytes());
         }
     }
 
     /// The table area, and block 0 with the record added.
     pub fn finish(mut self, block0: &mut [u8; BLOCK_SIZE]) -> Result<Vec<u8>, Error> {
-        let covered = u32::try_from(self.table.len() / ENTRY)
-            .map_err(|_| Error::Inconsistent("the file is too large"))?;
+        let entries = self.table.len() / ENTRY;
+        let blocks = entries / (BLOCK_SIZE >> self.unit_log);
+        let too_large = |_| Error::Inconsistent("the file is too large");
         let size = (self.table.len() + FOOTER).next_multiple_of(BLOCK_SIZE);
         self.table.resize(size - FOOTER, 0);
-        let table_crc = crc32c::crc32c(&self.table);
-        self.table.extend_from_slice(&footer(covered, table_crc));
-
-        let mut record = RECORD_MAGIC.to_vec();
-        record.extend_from_slice(&VERSION.to_be_bytes());
-        record.extend_from_slice(&[0, 0]);
-        for n in [covered, covered, table_crc] {
-            record.extend_from_slice(&n.to_be_bytes());
-        }
-        put(block0, RECORD_OFFSET, &record);
+        let record = Record {
+            table_block: u32::try_from(blocks).map_err(too_large)?,
+            version: self.version,
+            unit_log: self.unit_log,
+            table_crc: crc32c::crc32c(&self.table),
+            block0_crc: 0,
+            whole_block0: 0,
+        };
+        let entries = u32::try_from(entries).map_err(too_large)?;
+        put(block0, RECORD_OFFSET, &record.encode(entries));
         let crc = block0_crc(block0);
         put(block0, SELF_CRC, &crc.to_be_bytes());
+        self.table.extend_from_slice(&record.footer());
         Ok(self.table)
     }
 }
@@ -408,47 +501,89 @@ mod tests {
         }
     }
 
-    #[test]
-    fn table_of_many_blocks_round_trips_and_names_the_bad_block() {
-        let body: Vec<u8> = (0..3000u32)
-            .flat_map(|i| vec![i as u8; BLOCK_SIZE])
+    /// A file of 3000 blocks behind block 0: block 0, body, table area.
+    fn file(version: u16, unit_log: u16) -> ([u8; BLOCK_SIZE], Vec<u8>, Bytes) {
+        let body: Vec<u8> = (0..3000u32 * 8)
+            .flat_map(|i| vec![(i % 251) as u8; 1024])
             .collect();
-        let mut builder = TableBuilder::new();
-        builder.add(&body);
+        let mut builder = TableBuilder::of(version, unit_log);
+        for run in body.chunks(64 << 10) {
+            builder.add(run);
+        }
         let mut block0 = [0; BLOCK_SIZE];
         let area = Bytes::from(builder.finish(&mut block0).unwrap());
-        assert_eq!(area.len(), 2 * BLOCK_SIZE);
-        assert!(has_footer(&area));
-        let record = Record::decode(&block0).unwrap().unwrap();
-        assert_eq!(record.table_block, 3001);
-        let sums = Checksums::open(record, &area).unwrap();
-        sums.verify(0, &block0).unwrap();
-        sums.verify_run(1, &body).unwrap();
-        let whole = [&block0[..], &body, &area].concat();
-        assert_eq!(sums.file_crc32c(), Digest::of(&whole).crc32c());
-        let two = body.get(..2 * BLOCK_SIZE).unwrap();
-        assert!(matches!(
-            sums.verify_run(2, two),
-            Err(Error::Mismatch { block: 2, .. })
-        ));
-        assert!(matches!(
-            sums.verify_run(3000, two),
-            Err(Error::Mismatch { block: 3000, .. })
-        ));
-        assert!(matches!(
-            sums.verify(3001, &block0),
-            Err(Error::NotCovered { covered: 3001, .. })
-        ));
-        assert_eq!(
-            sums.verify_run(1, &body[1..]),
-            Err(Error::Length(body.len() - 1))
-        );
+        (block0, body, area)
+    }
+
+    #[test]
+    fn a_table_round_trips_and_names_the_bad_unit() {
+        for (version, unit_log, area_blocks) in [(1, 13, 2), (2, 10, 12), (2, 9, 24), (2, 13, 2)] {
+            let (block0, body, area) = file(version, unit_log);
+            let unit = 1u64 << unit_log;
+            assert_eq!(area.len(), area_blocks * BLOCK_SIZE);
+            assert!(has_footer(&area));
+            let record = Record::decode(&block0).unwrap().unwrap();
+            assert_eq!(record.table_block, 3001);
+            let sums = Checksums::open(record, &area).unwrap();
+            assert_eq!(sums.unit() as u64, unit);
+            let whole = [&block0[..], &body, &area].concat();
+            let end = BLOCK_SIZE + body.len();
+            sums.verify(0, &whole[..end]).unwrap();
+            sums.verify(0, &block0).unwrap();
+            sums.verify(BLOCK, &body).unwrap();
+            let at = BLOCK + 77 * unit;
+            let some = |from: u64, len: u64| &whole[from as usize..(from + len) as usize];
+            sums.verify(at, some(at, 3 * unit)).unwrap();
+            assert_eq!(sums.file_crc32c(), Digest::of(&whole).crc32c());
+            // Bytes of another place, and one flipped bit in the second of three units.
+            let other = sums.verify(at, some(at + BLOCK, unit));
+            assert!(matches!(other, Err(Error::Mismatch { offset, .. }) if offset == at));
+            let mut bad = some(at, 3 * unit).to_vec();
+            bad[unit as usize + 5] ^= 4;
+            assert!(
+                matches!(sums.verify(at, &bad), Err(Error::Mismatch { offset, .. }) if offset == at + unit)
+            );
+            assert!(matches!(
+                sums.verify(end as u64, &block0),
+                Err(Error::NotCovered { .. })
+            ));
+            for (from, len) in [
+                (at + 1, unit),
+                (at, unit - 1),
+                (0, unit / 2),
+                (BLOCK / 2, BLOCK),
+            ] {
+                assert!(matches!(
+                    sums.verify(from, some(from, len)),
+                    Err(Error::Units { .. })
+                ));
+            }
+        }
         assert_eq!(Record::decode(&[0; BLOCK_SIZE]), Ok(None));
     }
 
     #[test]
+    fn versions_and_units_that_are_not_known_are_refused() {
+        for (version, unit_log) in [(3, 10), (2, 8), (2, 14), (0, 13)] {
+            let mut block0 = [0; BLOCK_SIZE];
+            let record = Record {
+                table_block: 1,
+                version,
+                unit_log,
+                table_crc: 0,
+                block0_crc: 0,
+                whole_block0: 0,
+            };
+            put(&mut block0, RECORD_OFFSET, &record.encode(8));
+            let crc = block0_crc(&block0);
+            put(&mut block0, SELF_CRC, &crc.to_be_bytes());
+            assert!(Record::decode(&block0).is_err(), "{version} {unit_log}");
+        }
+    }
+
+    #[test]
     fn every_bit_of_record_and_table_matters() {
-        let mut builder = TableBuilder::new();
+        let mut builder = TableBuilder::default();
         builder.add(&[7; 2 * BLOCK_SIZE]);
         let mut block0 = [0; BLOCK_SIZE];
         let area = builder.finish(&mut block0).unwrap();

@@ -7,7 +7,7 @@
 //! structure, order of keys, and that blobs follow each other in index order.
 //!
 //! Look-ups yield [`Extent`]s. The caller reads the blocks that hold them, verifies those with
-//! [`Checksums::verify_run`] and decodes with [`crate::blob::decode`].
+//! [`Checksums::verify`] and decodes with [`crate::blob::decode`].
 
 use crate::btree::{self, Cursor, Entry, Index, KeyBytes, MAX_KEY};
 use crate::checksum::{self, Checksums, Record};
@@ -77,13 +77,12 @@ impl Extent {
         self.offset + self.len
     }
 
-    /// Offset and length of the whole blocks that hold the extent: what to read in order to
-    /// verify it.
-    pub const fn blocks(&self) -> Extent {
-        let offset = self.offset / BLOCK * BLOCK;
+    /// Offset and length of the whole units of some size that hold the extent.
+    const fn rounded(&self, unit: u64) -> Extent {
+        let offset = self.offset / unit * unit;
         Extent {
             offset,
-            len: self.end().next_multiple_of(BLOCK) - offset,
+            len: self.end().next_multiple_of(unit) - offset,
         }
     }
 }
@@ -135,7 +134,7 @@ impl Head {
             .ok_or(wrong)?;
         let sums = Checksums::open(record, &tail.slice(at..))?;
         let index = tail.slice(..at);
-        sums.verify_run(self.summary.index_start, &index)?;
+        sums.verify(self.summary.index_offset(), &index)?;
         Ok((index, Some(sums)))
     }
 }
@@ -493,7 +492,7 @@ impl Layer {
         let at = at.ok_or(Error::Tail(0))?;
         let layer = Layer::open(head, name, tenant, &file.slice(at..))?;
         if let Some(sums) = layer.checksums() {
-            sums.verify_run(0, file.get(..at).unwrap_or_default())?;
+            sums.verify(0, file.get(..at).unwrap_or_default())?;
         }
         Ok(layer)
     }
@@ -510,6 +509,15 @@ impl Layer {
     /// reference.
     pub fn file_crc32c(&self) -> Option<u32> {
         self.checksums().map(Checksums::file_crc32c)
+    }
+
+    /// What to read in order to have an extent and to verify it: the extent itself in a file without
+    /// checksums.
+    pub fn to_read(&self, extent: Extent) -> Extent {
+        match self.checksums() {
+            Some(sums) => extent.rounded(sums.unit() as u64),
+            None => extent,
+        }
     }
 
     /// The summary.

@@ -180,7 +180,7 @@ impl<S: Sink> Body<S> {
             pending: Vec::with_capacity(RUN + 2 * BLOCK_SIZE),
             blob_bytes: 0,
             index: Builder::new(key_len),
-            table: TableBuilder::new(),
+            table: TableBuilder::default(),
             digest: Digest::new(),
         })
     }

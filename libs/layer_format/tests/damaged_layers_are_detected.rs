@@ -95,10 +95,7 @@ fn a_wrong_block_is_named() {
     file[3 * BLOCK_SIZE + 5] ^= 1;
     let error = Layer::from_file(&Bytes::from(file), &name, &TENANT).unwrap_err();
     assert!(
-        matches!(
-            error,
-            Error::Checksum(checksum::Error::Mismatch { block: 3, .. })
-        ),
+        matches!(error, Error::Checksum(checksum::Error::Mismatch { .. })),
         "{error}"
     );
     assert!(error.to_string().contains("0x6000"), "{error}");

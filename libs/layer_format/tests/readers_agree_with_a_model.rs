@@ -7,9 +7,7 @@
 
 use bytes::Bytes;
 use layer_format::writer::{Error, Options};
-use layer_format::{
-    BLOCK_SIZE, Compression, DeltaWriter, Digest, Extent, ImageWriter, Layer, blob,
-};
+use layer_format::{Compression, DeltaWriter, Digest, Extent, ImageWriter, Layer, blob};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use types::{Key, KeyRange, Lsn, TenantId, TimelineId};
@@ -45,13 +43,12 @@ fn any_options() -> impl Strategy<Value = Options> {
     })
 }
 
-/// Reads the way the engine does: whole blocks, verified, then the blob.
+/// Reads the way the engine does: whole units, verified, then the blob.
 fn fetch(file: &Bytes, layer: &Layer, extent: Extent) -> Bytes {
-    let read = extent.blocks();
+    let read = layer.to_read(extent);
     let blocks = file.slice(read.offset as usize..read.end() as usize);
     if let Some(sums) = layer.checksums() {
-        sums.verify_run((read.offset / BLOCK_SIZE as u64) as u32, &blocks)
-            .unwrap();
+        sums.verify(read.offset, &blocks).unwrap();
     }
     let from = (extent.offset - read.offset) as usize;
     blob::decode(&blocks.slice(from..from + extent.len as usize)).unwrap()

@@ -36,7 +36,8 @@ fn find(file: &dyn ReadFile, len: u64) -> Result<(), String> {
         let n = (covered / BLOCK - u64::from(block)).min(RUN);
         buf.resize(usize::try_from(n * BLOCK).unwrap_or_default(), 0);
         read(file, &mut buf, u64::from(block) * BLOCK)?;
-        sums.verify_run(block, &buf).map_err(|e| e.to_string())?;
+        sums.verify(u64::from(block) * BLOCK, &buf)
+            .map_err(|e| e.to_string())?;
         block = block.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
     }
     Ok(())

@@ -11,10 +11,11 @@ use super::memory::{self, Stored};
 use super::open_layers::{OpenLayers, Slot};
 use super::shared::Shared;
 use super::timeline::Timeline;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use layer_format::reader::{Extent, Head};
 use layer_format::writer::{Finished, Options, Sink};
 use layer_format::{DeltaWriter, Digest, LayerEntry, Name, blob, path};
+use smallvec::{SmallVec, smallvec};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,6 +63,9 @@ struct Wanted {
     will_init: bool,
     extent: Extent,
 }
+
+/// Values in the order in which they were wanted.
+type Values = SmallVec<[Option<Bytes>; 2]>;
 
 /// A run of values of a delta layer.
 #[derive(Debug, Default)]
@@ -201,8 +205,8 @@ impl Layer {
 
     /// Fills the lookups; on failure they are as before.
     fn read_values(&self, opened: &Opened, lookups: &mut [Lookup<'_>]) -> Result<()> {
-        let mut wanted: Vec<Wanted> = Vec::with_capacity(lookups.len());
-        let mut founds: Vec<Found> = Vec::with_capacity(lookups.len());
+        let mut wanted: SmallVec<[Wanted; 2]> = SmallVec::with_capacity(lookups.len());
+        let mut founds: SmallVec<[Found; 8]> = SmallVec::with_capacity(lookups.len());
         for (at, lookup) in lookups.iter().enumerate() {
             founds.push(self.locate(opened, at, lookup, &mut wanted)?);
         }
@@ -230,7 +234,7 @@ impl Layer {
         opened: &Opened,
         at: usize,
         lookup: &Lookup<'_>,
-        wanted: &mut Vec<Wanted>,
+        wanted: &mut SmallVec<[Wanted; 2]>,
     ) -> Result<Found> {
         match &opened.content {
             layer_format::Layer::Image(image) => Ok(match image.get(lookup.key) {
@@ -275,8 +279,14 @@ impl Layer {
 
     /// Reads blobs, each by itself if it lies alone, else together with its neighbours in the
     /// file. The answers are in the order of the questions.
-    fn read_wanted(&self, opened: &Opened, wanted: &[Wanted]) -> Result<Vec<Option<Bytes>>> {
-        let mut values: Vec<Option<Bytes>> = vec![None; wanted.len()];
+    fn read_wanted(&self, opened: &Opened, wanted: &[Wanted]) -> Result<Values> {
+        if let [one] = wanted {
+            let (around, bytes) = self.read_around(opened, one.extent)?;
+            let blob = self.place(bytes, around, one.extent)?;
+            let value = blob::decode_owned(blob).map_err(|e| self.failed(one.extent, &e))?;
+            return Ok(smallvec![Some(value)]);
+        }
+        let mut values: Values = smallvec![None; wanted.len()];
         let mut order: Vec<usize> = (0..wanted.len()).collect();
         order.sort_unstable_by_key(|at| wanted.get(*at).map_or(0, |w| w.extent.offset));
         let mut rest = order.as_slice();
@@ -298,10 +308,10 @@ impl Layer {
             }
             let (now, later) = rest.split_at(n);
             rest = later;
-            let (blocks, bytes) = self.read_blocks(opened, run)?;
+            let (around, bytes) = self.read_around(opened, run)?;
             for at in now {
                 if let (Some(want), Some(value)) = (wanted.get(*at), values.get_mut(*at)) {
-                    *value = Some(self.decode(&bytes, blocks, want.extent)?);
+                    *value = Some(self.decode(&bytes, around, want.extent)?);
                 }
             }
         }
@@ -313,30 +323,37 @@ impl Layer {
         Error::layer(self.local_path(), std::io::Error::other(text))
     }
 
-    /// Reads and verifies the whole blocks that hold an extent.
-    fn read_blocks(&self, opened: &Opened, extent: Extent) -> Result<(Extent, Bytes)> {
-        let blocks = extent.blocks();
-        let len = usize::try_from(blocks.len).map_err(|e| self.failed(extent, &e))?;
+    /// Reads and verifies what holds an extent.
+    fn read_around(&self, opened: &Opened, extent: Extent) -> Result<(Extent, Bytes)> {
+        let around = opened.content.to_read(extent);
+        let len = usize::try_from(around.len).map_err(|e| self.failed(extent, &e))?;
         let mut buf = vec![0u8; len];
-        opened.file.read_exact_at(&mut buf, blocks.offset)?;
+        opened.file.read_exact_at(&mut buf, around.offset)?;
         if let Some(sums) = opened.content.checksums() {
-            let first = u32::try_from(blocks.offset / PAGE_SIZE as u64)
-                .map_err(|e| self.failed(extent, &e))?;
-            sums.verify_run(first, &buf)
+            sums.verify(around.offset, &buf)
                 .map_err(|e| self.failed(extent, &e))?;
         }
-        Ok((blocks, Bytes::from(buf)))
+        Ok((around, Bytes::from(buf)))
     }
 
-    /// Decodes a blob out of the blocks around it.
-    fn decode(&self, bytes: &Bytes, blocks: Extent, extent: Extent) -> Result<Bytes> {
+    /// Decodes a blob out of the bytes around it.
+    fn decode(&self, bytes: &Bytes, around: Extent, extent: Extent) -> Result<Bytes> {
+        let blob = self.place(bytes.clone(), around, extent)?;
+        blob::decode_owned(blob).map_err(|e| self.failed(extent, &e))
+    }
+
+    /// Cuts an extent out of the bytes around it.
+    fn place(&self, mut bytes: Bytes, around: Extent, extent: Extent) -> Result<Bytes> {
         let place = || {
-            let start = usize::try_from(extent.offset.checked_sub(blocks.offset)?).ok()?;
-            let end = start.checked_add(usize::try_from(extent.len).ok()?)?;
-            (end <= bytes.len()).then_some(start..end)
+            let start = usize::try_from(extent.offset.checked_sub(around.offset)?).ok()?;
+            let len = usize::try_from(extent.len).ok()?;
+            (start.checked_add(len)? <= bytes.len()).then_some((start, len))
         };
-        let place = place().ok_or_else(|| self.failed(extent, &"extent beyond its blocks"))?;
-        blob::decode(&bytes.slice(place)).map_err(|e| self.failed(extent, &e))
+        let (start, len) =
+            place().ok_or_else(|| self.failed(extent, &"extent beyond what was read"))?;
+        bytes.advance(start);
+        bytes.truncate(len);
+        Ok(bytes)
     }
 
     /// Number of values of `key` with LSN in `lsns` that a read would collect, without reading
@@ -404,10 +421,10 @@ impl Layer {
         let Some(run) = run else {
             return Ok(Chunk::default());
         };
-        let (blocks, bytes) = self.read_blocks(opened, run)?;
+        let (around, bytes) = self.read_around(opened, run)?;
         let mut values = Vec::with_capacity(entries.len());
         for entry in entries {
-            let bytes = self.decode(&bytes, blocks, entry.extent)?;
+            let bytes = self.decode(&bytes, around, entry.extent)?;
             values.push((
                 entry.key,
                 Stored {

@@ -81,11 +81,11 @@ fn extents(layer: &Layer) -> Vec<Extent> {
 
 /// Reads one value as the engine does: the blocks that hold it, verified.
 fn read(file: &[u8], layer: &Layer, extent: Extent) -> Result<Bytes, String> {
-    let blocks = extent.blocks();
+    let blocks = layer.to_read(extent);
     let bytes = &file[blocks.offset as usize..blocks.end() as usize];
     let sums = layer.checksums().ok_or("no checksums")?;
-    let first = (blocks.offset / BLOCK_SIZE as u64) as u32;
-    sums.verify_run(first, bytes).map_err(|e| e.to_string())?;
+    sums.verify(blocks.offset, bytes)
+        .map_err(|e| e.to_string())?;
     let at = (extent.offset - blocks.offset) as usize;
     let bytes = Bytes::copy_from_slice(&bytes[at..at + extent.len as usize]);
     blob::decode(&bytes).map_err(|e| e.to_string())
@@ -159,7 +159,7 @@ fn in_a_layer_file() {
                     let mut found = false;
                     let other = random.below(extents.len() as u64) as usize;
                     for (n, (extent, value)) in extents.iter().zip(&values).enumerate() {
-                        let blocks = extent.blocks();
+                        let blocks = layer.to_read(*extent);
                         let used = blocks.offset as usize <= at && at < blocks.end() as usize;
                         // Those that the damage concerns, and one of the others.
                         if !used && n != other {
@@ -171,7 +171,7 @@ fn in_a_layer_file() {
                         }
                         found |= used;
                     }
-                    // Every block of the values belongs to one of them.
+                    // Every unit of the values belongs to one of them.
                     assert!(found, "{place:?}");
                     found_by_reading += 1;
                     bad[at] ^= 1 << bit;
@@ -298,7 +298,6 @@ fn in_an_object_under_the_engine() {
                 bad[at] ^= 1 << random.below(8);
                 site.store.damage(&file.key, bad.into());
                 let node = site.next().await;
-                // The root's dialect is learned at loading.
                 let e = match node.timeline(TENANT, ROOT) {
                     Some(_) => check(&site, &node).await.unwrap_err().to_string(),
                     None => panic!("byte {at:#x}: not loaded"),
@@ -310,7 +309,10 @@ fn in_an_object_under_the_engine() {
                 let block = at / BLOCK_SIZE;
                 let layer = open(&file.bytes, file).unwrap();
                 if block < layer.summary().index_start as usize && !(4096..4104).contains(&at) {
-                    let place = format!("(file offset {:#x})", block * BLOCK_SIZE);
+                    // Block 0 is verified as a whole.
+                    let unit = layer.checksums().unwrap().unit();
+                    let from = if block == 0 { 0 } else { at / unit * unit };
+                    let place = format!("file offset {from:#x}:");
                     assert!(e.contains(&place), "byte {at:#x}: {e}");
                 }
                 let left = node.disk.files();

@@ -4,7 +4,7 @@ use super::Timeline;
 use crate::engine::error::{Error, Result};
 use crate::engine::layer::{Found, Layer, Lookup};
 use crate::engine::layer_map::{LayerMap, Source};
-use crate::engine::memory::Stored;
+use crate::engine::memory::{self, Stored};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -93,6 +93,14 @@ impl Search {
             out: &mut self.chain,
             found: Found::Incomplete,
         }
+    }
+
+    /// Takes what a layer in memory has from `floor` up to `end`.
+    fn take_from(&mut self, layer: &memory::Layer) {
+        if layer.collect(&self.key, self.floor..self.end, &mut self.chain) {
+            self.state = State::Complete;
+        }
+        self.end = self.floor;
     }
 
     fn answered(&mut self, found: Found) {
@@ -242,6 +250,9 @@ impl Timeline {
     /// Asks, for each open search, the one layer that has its next older values. False if there
     /// is none for any.
     async fn collect_step(&self, map: &LayerMap, searches: &mut [Search]) -> bool {
+        if let [search] = searches {
+            return self.collect_alone(map, search).await;
+        }
         let mut files: Vec<(Arc<Layer>, Vec<usize>)> = Vec::new();
         let mut progress = false;
         for (at, search) in searches.iter_mut().enumerate() {
@@ -255,13 +266,7 @@ impl Timeline {
             search.stats.layers += 1;
             search.floor = found.floor;
             match found.source {
-                Source::Memory(layer) => {
-                    let lsns = found.floor..search.end;
-                    if layer.collect(&search.key, lsns, &mut search.chain) {
-                        search.state = State::Complete;
-                    }
-                    search.end = found.floor;
-                }
+                Source::Memory(layer) => search.take_from(&layer),
                 Source::File(layer) => match files.last_mut() {
                     Some((last, keys)) if Arc::ptr_eq(last, &layer) => keys.push(at),
                     _ => match files.iter_mut().find(|(l, _)| Arc::ptr_eq(l, &layer)) {
@@ -275,6 +280,33 @@ impl Timeline {
             self.ask(&layer, &members, searches).await;
         }
         progress
+    }
+
+    /// As [`Timeline::collect_step`] for one search.
+    async fn collect_alone(&self, map: &LayerMap, search: &mut Search) -> bool {
+        if !search.is_open() {
+            return false;
+        }
+        let Some(found) = map.search(&search.key, search.end) else {
+            return false;
+        };
+        search.stats.layers += 1;
+        search.floor = found.floor;
+        match found.source {
+            Source::Memory(layer) => search.take_from(&layer),
+            Source::File(layer) => self.ask_alone(&layer, search).await,
+        }
+        true
+    }
+
+    async fn ask_alone(&self, layer: &Layer, search: &mut Search) {
+        let mut lookup = [search.lookup()];
+        let result = layer.collect(&self.shared, &mut lookup).await;
+        let [Lookup { found, .. }] = lookup;
+        match result {
+            Ok(()) => search.answered(found),
+            Err(e) => search.state = State::Failed(e),
+        }
     }
 
     /// Asks one layer for several searches. If that fails, each is asked for by itself, so that a
@@ -297,22 +329,19 @@ impl Timeline {
             return;
         }
         for at in members {
-            let Some(search) = searches.get_mut(*at) else {
-                continue;
-            };
-            let mut lookup = [search.lookup()];
-            let result = layer.collect(&self.shared, &mut lookup).await;
-            let [lookup] = lookup;
-            let found = lookup.found;
-            match result {
-                Ok(()) => search.answered(found),
-                Err(e) => search.state = State::Failed(e),
+            if let Some(search) = searches.get_mut(*at) {
+                self.ask_alone(layer, search).await;
             }
         }
     }
 
     fn rebuild(&self, search: &Search, stats: &mut Stats) -> Result<Bytes> {
         let (key, lsn, chain) = (search.key, search.lsn, &search.chain);
+        if let ([whole], State::Complete) = (chain.as_slice(), &search.state)
+            && whole.bare
+        {
+            return Ok(whole.bytes.clone());
+        }
         let complete = matches!(search.state, State::Complete);
         let decode = |s: &Stored| {
             if s.bare {
