@@ -12,7 +12,8 @@ pub struct Arguments {
     #[arg(long)]
     no_build: bool,
     /// `--seed N` repeats a run; `--seeds N` runs that many; `--for 10m` runs fresh ones until time is
-    /// out; further --jobs N, --keep-going, --loud, --log
+    /// out; `--every-fault` lets each operation of a fixed history fail in turn; further --jobs N,
+    /// --keep-going, --loud, --log
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     options: Vec<String>,
 }

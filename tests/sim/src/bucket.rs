@@ -6,6 +6,7 @@
 //! once, and of several conditional puts of one version at most one succeeds.
 
 use crate::faults::Faults;
+use crate::plan::{Fault, Plan};
 use crate::power::{Power, Step};
 use crate::random::Random;
 use crate::trace::Trace;
@@ -219,6 +220,7 @@ pub struct SimBucket {
     network: Arc<Mutex<Network>>,
     power: Arc<Power>,
     trace: Trace,
+    plan: Arc<Plan>,
 }
 
 fn changes(operation: Operation) -> bool {
@@ -259,7 +261,13 @@ impl SimBucket {
             network: Arc::new(Mutex::new(network)),
             power,
             trace,
+            plan: Arc::default(),
         }
+    }
+
+    /// The same way with a planned fault.
+    pub fn with_plan(self, plan: Arc<Plan>) -> SimBucket {
+        SimBucket { plan, ..self }
     }
 
     /// Changes the faults from now on.
@@ -303,8 +311,18 @@ impl SimBucket {
             false if self.power.is_dead() => Step::Dead,
             false => Step::Go,
         };
-        let fate = self.draw(operation);
+        let mut fate = self.draw(operation);
         self.trace.io();
+        let kinds = [Fault::LostRequest, Fault::LostReply];
+        let kinds = if changes { &kinds[..] } else { &kinds[..1] };
+        match self
+            .plan
+            .step(kinds, || format!("{} {key}", operation.name()))
+        {
+            Some(Fault::LostReply) => fate.lost_reply = true,
+            Some(_) => fate.fail = Some(Kind::Timeout),
+            None => {}
+        }
         let log = |what: &str| {
             let op = operation.name();
             self.trace

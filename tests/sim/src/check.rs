@@ -159,6 +159,12 @@ pub async fn everything(world: &World, node: &Node, samples: u64, random: &mut R
 /// generations may stay, and, if a crash or a takeover ever happened, so may layers of older
 /// generations than the one that was last written to.
 pub fn no_leaks(world: &World, node: &Node) {
+    no_strange_files(world, node);
+    bucket_is_tidy(world, node);
+}
+
+/// On disk is nothing but the resident layers of loaded timelines.
+pub fn no_strange_files(world: &World, node: &Node) {
     let mut files = node.disk.files();
     for t in node.timelines() {
         for layer in t.layers().files() {
@@ -171,6 +177,9 @@ pub fn no_leaks(world: &World, node: &Node) {
     if let Some((path, len)) = files.first_key_value() {
         world.fail(format!("left over on disk: {path}, {len} bytes"));
     }
+}
+
+fn bucket_is_tidy(world: &World, node: &Node) {
     let failures = node.counter("pageserver_checksum_failures_total");
     if failures != 0 {
         world.fail(format!("{failures} verifications failed on an intact disk"));

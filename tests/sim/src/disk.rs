@@ -8,6 +8,7 @@
 //! that was removed may be back. A failed sync loses what it should have written for good.
 
 use crate::faults::Faults;
+use crate::plan::{Fault, Plan};
 use crate::power::{Power, Step};
 use crate::random::Random;
 use crate::trace::Trace;
@@ -107,6 +108,8 @@ struct State {
     faults: Faults,
     /// Every change of a path that contains this fails.
     broken: Option<String>,
+    /// The change under way is to fail for lack of space.
+    full: bool,
 }
 
 /// A simulated disk; clones are the same disk.
@@ -116,6 +119,11 @@ pub struct SimDisk {
     state: Arc<Mutex<State>>,
     power: Arc<Power>,
     trace: Trace,
+    plan: Arc<Plan>,
+}
+
+fn no_space() -> Error {
+    Error::new(ErrorKind::StorageFull, "injected lack of space")
 }
 
 fn dead() -> Error {
@@ -135,13 +143,25 @@ impl SimDisk {
             random,
             faults: Faults::none(),
             broken: None,
+            full: false,
         };
         SimDisk {
             name: name.into(),
             state: Arc::new(Mutex::new(state)),
             power,
             trace,
+            plan: Arc::default(),
         }
+    }
+
+    /// The same disk with a planned fault.
+    pub fn with_plan(self, plan: Arc<Plan>) -> SimDisk {
+        SimDisk { plan, ..self }
+    }
+
+    /// The fault that is planned for this machine.
+    pub fn plan(&self) -> Arc<Plan> {
+        Arc::clone(&self.plan)
     }
 
     /// Changes the faults from now on.
@@ -266,15 +286,22 @@ impl SimDisk {
             return Err(dead());
         }
         self.trace.io();
+        let kinds = [Fault::NoSpace, Fault::DiskError];
+        let planned = self.plan.step(&kinds, || format!("{what} {path}"));
         let mut state = self.state.lock();
         let chance = state.faults.disk_error;
         let broken = state.broken.as_ref().is_some_and(|b| path.contains(b));
-        let result = if state.random.chance(chance) || broken {
+        state.full = planned == Some(Fault::NoSpace);
+        let result = if state.random.chance(chance) || broken || planned == Some(Fault::DiskError) {
             self.trace.fault();
             Err(Error::other("injected I/O error"))
+        } else if state.full && what != "write" {
+            self.trace.fault();
+            Err(no_space())
         } else {
             effect(&mut state)
         };
+        state.full = false;
         drop(state);
         let outcome = match &result {
             Ok(_) => "",
@@ -297,7 +324,10 @@ impl SimDisk {
         self.trace.io();
         let mut state = self.state.lock();
         let chance = state.faults.disk_error;
-        if state.random.chance(chance) {
+        let planned = self
+            .plan
+            .step(&[Fault::ReadError], || format!("read {path}"));
+        if state.random.chance(chance) || planned.is_some() {
             self.trace.fault();
             self.trace
                 .event(format!("{} read {path}: failed", self.name));
@@ -340,7 +370,7 @@ impl Writer {
         let inode = Arc::clone(&self.inode);
         let sum = u64::from(crc32c::crc32c(bytes)) << 32 | bytes.len() as u64;
         self.disk.step("write", &self.path, sum, move |state| {
-            let full = state.random.chance(state.faults.no_space);
+            let full = state.random.chance(state.faults.no_space) || state.full;
             let part = if full {
                 state.random.below(bytes.len() as u64 + 1) as usize
             } else {
@@ -350,11 +380,7 @@ impl Writer {
             let mut file = inode.lock();
             overwrite(&mut file.content, at, part);
             file.unsynced.push((at, part.to_vec()));
-            if full {
-                Err(Error::new(ErrorKind::StorageFull, "injected lack of space"))
-            } else {
-                Ok(())
-            }
+            if full { Err(no_space()) } else { Ok(()) }
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Runs seeds of the simulation: one, a number of them, or fresh ones until time is out.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::Parser;
 use sim::{Figures, Options, Outcome};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +19,9 @@ struct Arguments {
     /// Run fresh seeds until this time is out, such as 10m
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
     time: Option<Duration>,
+    /// Instead, let each disk and bucket operation of a fixed history fail in turn
+    #[arg(long)]
+    every_fault: bool,
     /// Threads, each with a run of its own
     #[arg(long, default_value_t = 2)]
     jobs: usize,
@@ -40,6 +43,9 @@ fn main() -> Result<()> {
             .without_time()
             .with_writer(std::io::stderr)
             .init();
+    }
+    if arguments.every_fault {
+        return every_fault(arguments.jobs.max(1));
     }
     let first = match arguments.seed {
         Some(seed) => seed,
@@ -100,6 +106,40 @@ fn main() -> Result<()> {
             "seeds that failed: {failed:?}; repeat one with: cargo xtask sim --seed {}",
             failed.first().copied().unwrap_or(0)
         ),
+    }
+}
+
+fn every_fault(jobs: usize) -> Result<()> {
+    let started = Instant::now();
+    let described = |(why, tail): (String, Vec<String>)| anyhow!("{why}\n{}", tail.join("\n"));
+    let counts = sim::fault_points::count().map_err(described)?;
+    let points = counts.iter();
+    let points: Vec<_> = points.flat_map(|(f, n)| (0..*n).map(|n| (*f, n))).collect();
+    let failed = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for job in 0..jobs {
+            let (points, failed) = (&points, &failed);
+            scope.spawn(move || {
+                for (fault, n) in points.iter().skip(job).step_by(jobs) {
+                    let why = match sim::fault_points::run(*fault, *n) {
+                        Ok((_, Some(_))) => continue,
+                        Ok((_, None)) => "hit nothing".into(),
+                        Err((why, tail)) => format!("{why}\n{}", tail.join("\n")),
+                    };
+                    failed.fetch_add(1, Ordering::Relaxed);
+                    println!("{fault:?} {n}: {why}");
+                }
+            });
+        }
+    });
+    for (fault, count) in &counts {
+        println!("{count:5} operations, each with {fault:?}");
+    }
+    let (failed, took) = (failed.into_inner(), started.elapsed());
+    println!("{} histories in {:.1} s", points.len(), took.as_secs_f64());
+    match failed {
+        0 => Ok(()),
+        n => bail!("{n} failed"),
     }
 }
 

@@ -99,7 +99,8 @@ impl Node {
             Arc::clone(&power),
             trace.clone(),
             random("bucket"),
-        );
+        )
+        .with_plan(disk.plan());
         let clock = Arc::new(SimClock::new(start));
         let env = Env {
             disk: Arc::new(disk.clone()),

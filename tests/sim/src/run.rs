@@ -203,7 +203,8 @@ pub(crate) enum Found {
     AfterRestart(SimDisk),
 }
 
-pub(crate) struct Run {
+/// A run under way.
+pub struct Run {
     pub(crate) world: Arc<World>,
     random: Random,
     starts: u32,
@@ -233,6 +234,7 @@ impl Run {
         };
         self.world.trace.event(format!("{name} starts"));
         let w = &self.world;
+        let disk = disk.with_plan(Arc::clone(&self.world.plan));
         let machine = Machine { name, power, disk };
         let node = Node::start(machine, &w.store, &w.trace, &w.settings, w.start, w.seed);
         Arc::new(node)
@@ -305,16 +307,17 @@ impl Run {
         }
         let mut users = self.users(&node);
         self.pass(&node).await;
+        let abruptly = self.random.chance(0.5);
         match ending {
             0..10 => {
-                stop(&node, &mut users).await;
+                stop(&node, &mut users, abruptly).await;
                 Some(node)
             }
             10..30 => self.restart(node, users).await,
             30..80 => {
                 self.world.observe(&node);
                 node.power.cut();
-                stop(&node, &mut users).await;
+                stop(&node, &mut users, true).await;
                 let found = self.crash(&node).await;
                 self.boot(found).await
             }
@@ -326,14 +329,15 @@ impl Run {
         self.figures.restarts += 1;
         self.world.trace.event(format!("{} stops", node.name));
         let early = self.random.chance(0.5);
+        let abruptly = self.random.chance(0.5);
         if early {
-            stop(&node, &mut users).await;
+            stop(&node, &mut users, abruptly).await;
         }
         if self.random.chance(0.7) {
             node.set_faults(&Faults::none());
         }
         node.shut_down().await;
-        stop(&node, &mut users).await;
+        stop(&node, &mut users, abruptly).await;
         self.world.observe(&node);
         node.ended().await;
         self.boot(Found::AfterRestart(node.disk.clone())).await
@@ -375,12 +379,13 @@ impl Run {
             old.shut_down().await;
         }
         old.crash();
-        stop(&old, &mut users).await;
+        stop(&old, &mut users, true).await;
         old.ended().await;
         if self.random.chance(0.5) {
             self.pass(&new).await;
         }
-        stop(&new, &mut new_users).await;
+        let abruptly = self.random.chance(0.5);
+        stop(&new, &mut new_users, abruptly).await;
         Some(new)
     }
 
@@ -418,7 +423,7 @@ impl Run {
     }
 
     /// What a daemon does at its start. True if the engine is up.
-    async fn load(&self, node: &Node) -> bool {
+    pub(crate) async fn load(&self, node: &Node) -> bool {
         let unfinished = match node.engine.load_all().await {
             Ok(unfinished) => unfinished,
             Err(e) => {
@@ -452,6 +457,7 @@ impl Run {
         }
         // Longer than any request is under way and any job pauses.
         tokio::time::sleep(Duration::from_secs(120)).await;
+        self.up_to_date(&node);
         self.settle(&node).await?;
         check::everything(&self.world, &node, 12, &mut self.random).await;
         self.lose_power(&node).await;
@@ -465,8 +471,21 @@ impl Run {
         Some(())
     }
 
+    /// In peace, whatever is on disk reaches the bucket, though nobody asks for it.
+    fn up_to_date(&self, node: &Node) {
+        for t in node.timelines() {
+            let (disk, remote) = (t.disk_consistent_lsn(), t.remote_consistent_lsn());
+            if disk != remote {
+                self.world.fail(format!(
+                    "timeline {}: on disk up to {disk}, uploaded up to {remote} only, and nothing happens",
+                    t.id
+                ));
+            }
+        }
+    }
+
     /// Waits until what compaction replaced is deleted.
-    async fn idle(&self, node: &Node) {
+    pub(crate) async fn idle(&self, node: &Node) {
         let busy = || node.timelines().iter().any(|t| t.layers_to_delete() > 0);
         for _ in 0..IDLE_LOOKS {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -572,10 +591,9 @@ impl Run {
     }
 }
 
-/// Lets users finish what they do, or ends them with their node. An upload that is dropped under way
-/// leaves a request that may overtake a later one; see docs/simulation.md.
-async fn stop(node: &Node, users: &mut JoinSet<()>) {
-    if node.power.is_dead() {
+/// Lets users finish what they do, or ends them in the middle of it.
+async fn stop(node: &Node, users: &mut JoinSet<()>, abruptly: bool) {
+    if abruptly || node.power.is_dead() {
         users.abort_all();
     }
     node.closing.store(true, Ordering::Relaxed);

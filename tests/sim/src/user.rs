@@ -19,6 +19,11 @@ const MAX_TIMELINES: usize = 10;
 /// Users do no more than this in one run, so that no seed takes much longer than another.
 const MAX_OPERATIONS: u64 = 6000;
 
+/// Share of operations that are dropped if they take long.
+const GIVES_UP: f64 = 0.1;
+/// And how long that is at most.
+const PATIENCE_MS: u64 = 300;
+
 /// One kind of thing to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Op {
@@ -87,27 +92,43 @@ pub async fn run(world: Arc<World>, node: Arc<Node>, mut random: Random) {
             world: &world,
             node: &node,
         };
-        let done = match op {
-            Op::Read => user.read(&mut random).await,
-            Op::Size => user.size(&mut random).await,
-            Op::Scan => user.scan(&mut random).await,
-            Op::Write => user.write(&mut random).await,
-            Op::Branch => user.branch(&mut random).await,
-            Op::Resolve => user.resolve(&mut random).await,
-            Op::Delete => user.delete(&mut random).await,
-            Op::Freeze | Op::Flush | Op::Checkpoint => user.maintain(op, &mut random).await,
-            Op::Compact => user.compact(&mut random).await,
-            Op::Gc => user.gc(&mut random).await,
-            Op::Lease => user.lease(&mut random).await,
-            Op::Leased => user.leased(&mut random).await,
-            Op::Rename => user.rename(&mut random).await,
-            Op::ClockJump => {
-                let ms = random.below(7_200_000) as i64 - 3_600_000;
-                node.clock.jump(ms);
-                let now = node.clock.wall();
-                node.leases.lock().retain(|(_, _, end)| *end > now);
-                Ok(())
+        let patience = random
+            .chance(GIVES_UP)
+            .then(|| Duration::from_millis(random.below(PATIENCE_MS)));
+        let doing = async {
+            match op {
+                Op::Read => user.read(&mut random).await,
+                Op::Size => user.size(&mut random).await,
+                Op::Scan => user.scan(&mut random).await,
+                Op::Write => user.write(&mut random).await,
+                Op::Branch => user.branch(&mut random).await,
+                Op::Resolve => user.resolve(&mut random).await,
+                Op::Delete => user.delete(&mut random).await,
+                Op::Freeze | Op::Flush | Op::Checkpoint => user.maintain(op, &mut random).await,
+                Op::Compact => user.compact(&mut random).await,
+                Op::Gc => user.gc(&mut random).await,
+                Op::Lease => user.lease(&mut random).await,
+                Op::Leased => user.leased(&mut random).await,
+                Op::Rename => user.rename(&mut random).await,
+                Op::ClockJump => {
+                    let ms = random.below(7_200_000) as i64 - 3_600_000;
+                    node.clock.jump(ms);
+                    let now = node.clock.wall();
+                    node.leases.lock().retain(|(_, _, end)| *end > now);
+                    Ok(())
+                }
             }
+        };
+        let done = match patience {
+            None => doing.await,
+            Some(patience) => tokio::select! {
+                biased;
+                done = doing => done,
+                () = tokio::time::sleep(patience) => {
+                    world.trace.event(format!("{} gives up {op:?}", node.name));
+                    Ok(())
+                }
+            },
         };
         if let Err(e) = done {
             world.judge(&node, &format!("{op:?}"), &e);

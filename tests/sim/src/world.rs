@@ -3,10 +3,12 @@
 use crate::bucket::Store;
 use crate::node::{Node, Positions, Settings};
 use crate::oracle::{Life, Oracle};
+use crate::plan::Plan;
 use crate::trace::Trace;
 use pageserver::engine::{Error, ErrorKind, State};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -28,6 +30,8 @@ pub struct World {
     pub start: Instant,
     /// A crash or a takeover happened: objects of older generations may be left over.
     pub disturbed: AtomicBool,
+    /// A planned fault.
+    pub plan: Arc<Plan>,
     /// Timelines whose creation somebody asks for, or decides, at the moment.
     pub undecided: Mutex<BTreeSet<TimelineId>>,
     operations: AtomicU64,
@@ -46,6 +50,7 @@ impl World {
             settings,
             start: Instant::now(),
             disturbed: AtomicBool::new(false),
+            plan: Arc::default(),
             undecided: Mutex::default(),
             operations: AtomicU64::new(0),
             failure: Mutex::new(None),

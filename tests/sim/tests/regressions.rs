@@ -456,3 +456,165 @@ fn a_scan_waits_for_the_ancestor() {
         assert!(matches!(e, Error::Shutdown), "{e}");
     });
 }
+
+/// A timeline was at work before its children's branch points were registered: an index put, or
+/// history collected, meanwhile left the children out.
+#[test]
+fn a_timeline_that_is_loaded_holds_its_children_from_the_first_moment() {
+    simulated(async {
+        let (mut site, node) = Site::new().await;
+        site.branch(&node, CHILD, ROOT).await;
+        site.branch(&node, GRANDCHILD, CHILD).await;
+        // Loaded after the others, with requests to the bucket.
+        let last = types::TimelineId([9; 16]);
+        let tenant = node.engine.tenant(TENANT).unwrap();
+        sim::import(&tenant, last).await.unwrap();
+        node.engine.shutdown().await;
+
+        let node = site.start(None);
+        node.bucket.set_faults(Faults {
+            delay: std::time::Duration::from_millis(50),
+            ..Faults::none()
+        });
+        let mut looks = 0;
+        let look = async {
+            loop {
+                for t in node.engine.registry().live() {
+                    let children = t.retention().branches().len();
+                    let has_child = [ROOT, CHILD].contains(&t.id);
+                    assert_eq!(children, usize::from(has_child), "{}", t.id);
+                    looks += usize::from(has_child);
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = look => {}
+            loaded = node.engine.load_all() => assert!(loaded.unwrap().is_empty()),
+        }
+        assert!(looks > 10, "{looks}");
+    });
+}
+
+/// An upload that nobody waited for any more was never made up for.
+#[test]
+fn an_upload_that_is_dropped_is_made_up_for() {
+    simulated(async {
+        let (mut site, node) = Site::new().await;
+        let root = timeline(&node, ROOT);
+        site.write(&root, 400).await;
+        node.bucket.set_faults(Faults {
+            delay: std::time::Duration::from_millis(400),
+            ..Faults::none()
+        });
+        root.freeze_and_flush().await.unwrap();
+        // The job that the flush has queued comes to nothing.
+        let queued = root.upload();
+        tokio::select! {
+            biased;
+            r = queued => panic!("{r:?}"),
+            () = tokio::time::sleep(std::time::Duration::from_millis(1)) => {}
+        }
+        node.bucket.set_faults(Faults::none());
+        tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+        assert_eq!(root.remote_consistent_lsn(), root.disk_consistent_lsn());
+    });
+}
+
+/// What compaction replaced was never deleted if the upload was dropped in the middle of deleting it.
+#[test]
+fn a_deletion_of_layers_that_is_dropped_is_made_up_for() {
+    simulated(async {
+        let (mut site, node) = Site::new().await;
+        let root = timeline(&node, ROOT);
+        site.write(&root, 400).await;
+        root.checkpoint().await.unwrap();
+        let force = Force {
+            l0: true,
+            images: false,
+        };
+        let before = site.objects_of(ROOT);
+        root.compact(force).await.unwrap();
+        assert!(root.layers_to_delete() > 0);
+        for wait in 1..500 {
+            node.bucket.set_faults(Faults {
+                delay: std::time::Duration::from_millis(40),
+                ..Faults::none()
+            });
+            tokio::select! {
+                biased;
+                _ = root.upload() => {}
+                () = tokio::time::sleep(std::time::Duration::from_millis(wait)) => {}
+            }
+            node.bucket.set_faults(Faults::none());
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+        assert_eq!(root.layers_to_delete(), 0);
+        let now = site.objects_of(ROOT);
+        let gone = before.iter().filter(|key| !now.contains(key));
+        assert!(gone.count() > 0, "{before:?} {now:?}");
+        assert_eq!(now.len(), root.layers().file_count() + 1);
+    });
+}
+
+/// Flushes waited for compaction, and compaction for more flushes.
+#[test]
+fn flushes_do_not_wait_for_a_compaction_that_waits_for_them() {
+    simulated(async {
+        let (mut site, node) = Site::new().await;
+        node.engine.shutdown().await;
+        site.settings
+            .insert("l0_flush_stall_threshold".into(), 2.into());
+        site.settings
+            .insert("compaction_threshold".into(), 4.into());
+        let node = site.next().await;
+        let root = timeline(&node, ROOT);
+        for _ in 0..6 {
+            site.write(&root, 100).await;
+            root.freeze().await;
+            tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+            assert_eq!(root.disk_consistent_lsn(), root.last_record_lsn());
+        }
+    });
+}
+
+/// A write that nobody waited for any more left values above the newest record, and no flush of them
+/// succeeded ever after.
+#[test]
+fn a_write_that_is_dropped_is_done_or_not() {
+    simulated(async {
+        let (mut site, node) = Site::new().await;
+        site.settings
+            .insert("delta_chain_threshold".into(), 2.into());
+        let root = timeline(&node, ROOT);
+        site.write(&root, 1000).await;
+        site.branch(&node, CHILD, ROOT).await;
+        node.crash();
+        // Chains are cut by reading what is below them: the root has to catch up first.
+        let node = site.next().await;
+        let (root, child) = (timeline(&node, ROOT), timeline(&node, CHILD));
+        let mut dropped = 0;
+        for _ in 0..200 {
+            let at = child.last_record_lsn();
+            let batch = site.oracle.batch(CHILD, at, 3, true, &mut site.wal);
+            tokio::select! {
+                biased;
+                written = child.write(batch.unwrap()) => written.unwrap(),
+                () = tokio::time::sleep(std::time::Duration::from_millis(1)) => dropped += 1,
+            }
+        }
+        assert!(dropped > 0);
+        let missing = child.ancestor_lsn().0 - root.last_record_lsn().0;
+        site.write(&root, missing).await;
+        child.checkpoint().await.unwrap();
+        let at = child.last_record_lsn();
+        assert_eq!(child.remote_consistent_lsn(), at);
+        for key in sim::oracle::keys() {
+            let got = child.get_opt(key, at).await.unwrap();
+            let want = site.oracle.get(CHILD, key, at).map(|c| c.bytes());
+            let there = |value: Option<bytes::Bytes>| value.filter(|v| !v.is_empty());
+            assert_eq!(there(got), there(want));
+        }
+    });
+}

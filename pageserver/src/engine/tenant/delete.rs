@@ -76,7 +76,8 @@ impl Tenant {
             return Err(unknown);
         }
         let unsure = self.changing.lock().unsure.get(&id).copied();
-        if unsure.is_none() {
+        let known = unsure.is_some() || self.unloaded.lock().contains_key(&id);
+        if !known {
             let prefix = path::timeline(&self.id, &id);
             let listing = self.shared.env.bucket.list(&prefix, false).await?;
             if listing.objects.is_empty() {
@@ -102,9 +103,13 @@ impl Tenant {
         timeline.mark_deleted().await?;
         self.shared.collection.set_blocked(id, false);
         timeline.stop().await;
+        // As long as anything is left, the deletion can be repeated.
+        let ancestor = timeline.ancestor.as_ref().map(|(a, _)| a.id);
+        self.unloaded.lock().insert(id, ancestor);
         self.timelines.write().remove(&id);
         self.shared.metrics.timelines.dec();
         self.remove_timeline_data(id).await?;
+        self.unloaded.lock().remove(&id);
         if let Some((ancestor, _)) = &timeline.ancestor {
             ancestor.retention().remove_branch(id);
         }

@@ -95,16 +95,10 @@ impl Tenant {
                     continue;
                 };
                 let ancestor = index.metadata.ancestor_timeline;
-                if let Err(e) = self.load_timeline(id, index).await {
+                if let Err(e) = self.load_timeline(id, index, &branches).await {
                     warn!(tenant = %self.id, timeline = %id, "cannot be loaded: {e}");
                     self.unloaded.lock().insert(id, ancestor);
                 }
-            }
-        }
-        for (id, at, ancestor) in branches {
-            // Whether it could be loaded or not: its history is not to be collected.
-            if let Ok(ancestor) = self.timeline(ancestor) {
-                ancestor.retention().restore_branch(id, at);
             }
         }
         for (id, index) in indexes {
@@ -170,7 +164,12 @@ impl Tenant {
             .map_err(|e| Error::layer(key.clone(), e))
     }
 
-    async fn load_timeline(self: &Arc<Self>, id: TimelineId, index: IndexPart) -> Result<()> {
+    async fn load_timeline(
+        self: &Arc<Self>,
+        id: TimelineId,
+        index: IndexPart,
+        branches: &[(TimelineId, Lsn, TimelineId)],
+    ) -> Result<()> {
         let meta = &index.metadata;
         let version = meta.pg_version;
         let ancestor = match meta.ancestor_timeline {
@@ -228,6 +227,11 @@ impl Tenant {
                 state: State::Active,
             },
         );
+        // Before any background work sees the timeline, and whether the branch can be loaded or not:
+        // its history is not to be collected, and the next index says so.
+        for (child, at, _) in branches.iter().filter(|(_, _, ancestor)| *ancestor == id) {
+            timeline.retention().restore_branch(*child, *at);
+        }
         info!(tenant = %self.id, timeline = %id, layers = count, last_record_lsn = %timeline.last_record_lsn(), "timeline loaded");
         self.insert(timeline);
         Ok(())

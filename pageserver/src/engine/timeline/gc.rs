@@ -45,6 +45,19 @@ pub struct Collected {
     pub cutoff: Lsn,
 }
 
+/// Layers being deleted. What is left of them when a deletion fails, or nobody waits for its end any
+/// more, is deleted later.
+struct Condemned<'a> {
+    timeline: &'a Timeline,
+    layers: Vec<Arc<Layer>>,
+}
+
+impl Drop for Condemned<'_> {
+    fn drop(&mut self) {
+        self.timeline.condemned.lock().append(&mut self.layers);
+    }
+}
+
 enum Verdict {
     Cutoff,
     Branch,
@@ -148,25 +161,30 @@ impl Timeline {
             *condemned = held;
             free
         };
-        if free.is_empty() {
+        let mut free = Condemned {
+            timeline: self,
+            layers: free,
+        };
+        if free.layers.is_empty() {
             return Ok(());
         }
-        let keys: Vec<String> = free
-            .iter()
-            .filter(|l| l.entry().shard == self.tenant.shard)
+        let ours = free.layers.iter();
+        let ours = ours.filter(|l| l.entry().shard == self.tenant.shard);
+        let keys: Vec<String> = ours
             .map(|l| l.object_key(&self.tenant.tenant, &self.id))
             .collect();
-        if let Err(e) = self.shared.env.bucket.delete(&keys).await {
-            self.condemned.lock().extend(free);
-            return Err(e.into());
-        }
-        for layer in &free {
-            match self.shared.env.disk.remove(&layer.local_path()) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
-                _ => {}
-            }
-        }
-        Ok(())
+        self.shared.env.bucket.delete(&keys).await?;
+        let mut failed = None;
+        free.layers.retain(
+            |layer| match self.shared.env.disk.remove(&layer.local_path()) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    failed = Some(e);
+                    true
+                }
+                _ => false,
+            },
+        );
+        failed.map_or(Ok(()), |e| Err(e.into()))
     }
 
     /// The layers that an index made from now on leaves out.

@@ -15,9 +15,12 @@ use layer_format::{Timestamp, path};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Tries to replace an index that changes meanwhile.
 const INDEX_TRIES: usize = 4;
+/// After an upload that failed or was given up, when no job tries again before.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// What is known of the timeline's state in the bucket.
 #[derive(Debug)]
@@ -54,6 +57,26 @@ impl Remote {
     }
 }
 
+/// An upload under way: one that fails, or that nobody waits for any more, is wanted again.
+struct Unfinished<'a>(Option<&'a Timeline>);
+
+impl Unfinished<'_> {
+    fn complete(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(timeline) = self.0 {
+            // A job that failed comes back by itself, with growing pauses.
+            timeline.index_dirty.store(true, Ordering::Release);
+            let now = timeline.shared.env.clock.monotonic();
+            timeline.look_by(now + RETRY);
+        }
+    }
+}
+
 impl Timeline {
     pub(super) fn request_upload(&self) {
         self.request(Work::Upload);
@@ -68,11 +91,10 @@ impl Timeline {
     pub(super) async fn upload_now(&self, remote: &mut Remote) -> Result<()> {
         self.queued.clear(Work::Upload);
         self.index_dirty.store(false, Ordering::Release);
-        let result = self.upload_locked(remote).await;
-        if result.is_err() {
-            self.mark_index();
-        }
-        result
+        let unfinished = Unfinished(Some(self));
+        self.upload_locked(remote).await?;
+        unfinished.complete();
+        Ok(())
     }
 
     async fn upload_locked(&self, remote: &mut Remote) -> Result<()> {

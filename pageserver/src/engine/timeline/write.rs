@@ -66,36 +66,39 @@ impl Timeline {
             self.freeze_locked(&writer);
         }
         let (last, prev, delta) = (batch.last_lsn, batch.prev_lsn, batch.size_delta);
+        let mut open = None;
+        let mut long: Vec<(Key, Lsn)> = Vec::new();
         if !batch.entries.is_empty() {
-            let open = self.open_layer();
+            let open = open.insert(self.open_layer());
             let before = open.size();
             self.note_sizes(&batch);
             let limit = self.shared.conf.load().delta_chain_threshold / 2;
             let chains = &mut writer.chains;
-            let long: Vec<(Key, Lsn)> = batch
-                .entries
-                .iter()
-                .filter(|e| chains.count(&e.key, e.will_init, limit))
-                .map(|e| (e.key, e.lsn))
-                .collect();
+            let entries = batch.entries.iter();
+            let too_long = entries.filter(|e| chains.count(&e.key, e.will_init, limit));
+            long.extend(too_long.map(|e| (e.key, e.lsn)));
             open.add(batch).map_err(|e| {
                 Error::Internal(format!("timeline {}/{}: {e}", self.tenant, self.id))
             })?;
-            for (key, lsn) in long {
-                self.cut_chain(&open, key, lsn).await;
-            }
             self.shared.budget.grow(open.size().saturating_sub(before));
         }
+        // At once with the values: whoever waits for this may give up, at the next await.
         self.size_delta.fetch_add(delta, Ordering::AcqRel);
         writer.partial = !last.is_valid();
         if last.is_valid() {
             let prev = if prev.is_valid() { prev } else { at.last };
             self.position.send_replace(Position { last, prev });
         }
+        for (key, lsn) in long {
+            let Some(open) = &open else { break };
+            let before = open.size();
+            self.cut_chain(open, key, lsn).await;
+            self.shared.budget.grow(open.size().saturating_sub(before));
+        }
         Ok(())
     }
 
-    /// Puts a page in the place of a change in the open layer, before anybody can read there.
+    /// Puts a page in the place of a change in the open layer. Readers get the same either way.
     async fn cut_chain(&self, open: &memory::Layer, key: Key, lsn: Lsn) {
         let mut value = Stored {
             lsn,

@@ -127,7 +127,8 @@ impl Timeline {
             && conf.l0_flush_stall_threshold > 0
             && !conf.compaction_period.is_zero()
             && !self.compaction_failing.load(Ordering::Acquire)
-            && self.l0_count() >= conf.l0_flush_stall_threshold
+            // Never below the number that compaction waits for.
+            && self.l0_count() >= conf.l0_flush_stall_threshold.max(conf.compaction_threshold)
     }
 
     /// Compacts until nothing is left to do: L0 layers first, then, cell by cell, merges and
