@@ -179,11 +179,43 @@ pub fn no_strange_files(world: &World, node: &Node) {
     }
 }
 
-fn bucket_is_tidy(world: &World, node: &Node) {
+/// No file of a node was ever found to be damaged: what the engine gives a name is durable.
+pub fn intact(world: &World, node: &Node) {
     let failures = node.counter("pageserver_checksum_failures_total");
     if failures != 0 {
-        world.fail(format!("{failures} verifications failed on an intact disk"));
+        world.fail(format!(
+            "{}: {failures} verifications failed, though no disk damages what was synced",
+            node.name
+        ));
     }
+}
+
+/// Paths of the layers that a node has on disk.
+pub fn resident(node: &Node) -> BTreeSet<String> {
+    let timelines = node.timelines();
+    let maps = timelines.iter().map(|t| t.layers());
+    maps.flat_map(|map| {
+        let resident = map.files().filter(|l| l.is_resident());
+        resident.map(|l| l.local_path()).collect::<Vec<_>>()
+    })
+    .collect()
+}
+
+/// After a power cut, the layers that were on disk are there, as far as they still count.
+pub fn cache_survived(world: &World, node: &Node, before: &BTreeSet<String>) {
+    let lost = node.disk.lost_directories();
+    for t in node.timelines() {
+        for layer in t.layers().files() {
+            let path = layer.local_path();
+            let gone = lost.iter().any(|l| path.starts_with(l.as_str()));
+            if before.contains(&path) && !layer.is_resident() && !gone {
+                world.fail(format!("{}: {path} did not survive a power cut", node.name));
+            }
+        }
+    }
+}
+
+fn bucket_is_tidy(world: &World, node: &Node) {
     let disturbed = world.disturbed.load(Ordering::Relaxed);
     let lives: BTreeMap<TimelineId, Life> = {
         let oracle = world.oracle.lock();

@@ -9,7 +9,7 @@
 use crate::history::{self, HISTORY, act, simulate};
 use crate::power::Edge;
 use crate::random::Random;
-use crate::run::{Found, Run};
+use crate::run::{Found, Run, Wrong};
 
 /// Where the power is cut.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,12 +22,24 @@ pub struct Cut {
     pub lose_disk: bool,
 }
 
+/// Every cut of a history with so many I/O steps.
+pub fn cuts(steps: u64) -> Vec<Cut> {
+    let cut = |step, edge| Cut {
+        step,
+        edge,
+        // Every other disk is lost: each edge meets both within two steps.
+        lose_disk: step % 2 == u64::from(edge == Edge::After),
+    };
+    let both = |step| [cut(step, Edge::Before), cut(step, Edge::After)];
+    (0..steps).flat_map(both).collect()
+}
+
 /// Runs the history with a cut, or without. Returns the number of I/O steps of the last node, of the
 /// only one behind the import.
 ///
 /// # Errors
 /// What was wrong, and the last events.
-pub fn run(cut: Option<Cut>) -> Result<u64, (String, Vec<String>)> {
+pub fn run(cut: Option<Cut>) -> Result<u64, Wrong> {
     let seed = cut.map_or(0, |c| c.step);
     simulate(seed, async |run| history(run, cut).await)
 }

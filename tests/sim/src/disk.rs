@@ -110,6 +110,8 @@ struct State {
     broken: Option<String>,
     /// The change under way is to fail for lack of space.
     full: bool,
+    /// Directories that the last power cut took, as their parents were never synced.
+    lost: Vec<String>,
 }
 
 /// A simulated disk; clones are the same disk.
@@ -144,6 +146,7 @@ impl SimDisk {
             faults: Faults::none(),
             broken: None,
             full: false,
+            lost: Vec::new(),
         };
         SimDisk {
             name: name.into(),
@@ -221,7 +224,11 @@ impl SimDisk {
             );
         }
         drop(old);
-        next.state.lock().directories = left;
+        {
+            let mut state = next.state.lock();
+            state.directories = left;
+            state.lost = lost;
+        }
         next
     }
 
@@ -266,6 +273,11 @@ impl SimDisk {
     pub fn content(&self, path: &str) -> Option<Vec<u8>> {
         let inode = self.state.lock().inode(path).ok()?;
         Some(inode.lock().content.clone())
+    }
+
+    /// Directories that the power cut before this disk took whole, each with a slash.
+    pub fn lost_directories(&self) -> Vec<String> {
+        self.state.lock().lost.clone()
     }
 
     /// Paths of all directories.

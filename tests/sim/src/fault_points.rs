@@ -10,7 +10,7 @@ use crate::history::{self, Action, CHILD, GRANDCHILD, HISTORY, ROOT, act, simula
 use crate::node::Node;
 use crate::plan::{FAULTS, Fault};
 use crate::random::Random;
-use crate::run::{Found, Run};
+use crate::run::{Found, Run, Wrong};
 use pageserver::engine::{Error, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,9 +32,6 @@ const RESTARTED: &[Action] = &[
     Action::Checkpoint(ROOT),
     Action::Wait(3),
 ];
-
-/// What was wrong, and the last events.
-pub type Wrong = (String, Vec<String>);
 
 /// Operations that each kind of fault could hit.
 ///

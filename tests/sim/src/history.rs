@@ -4,7 +4,7 @@ use crate::node::{Node, Settings};
 use crate::oracle::{self, Life};
 use crate::panics;
 use crate::random::Random;
-use crate::run::{Found, Run};
+use crate::run::{Found, Run, Wrong};
 use crate::trace::Trace;
 use crate::user::User;
 use crate::world::World;
@@ -87,7 +87,7 @@ pub const HISTORY: &[Action] = &[
 pub fn simulate<T>(
     seed: u64,
     history: impl AsyncFnOnce(&mut Run) -> Option<T>,
-) -> Result<T, (String, Vec<String>)> {
+) -> Result<T, Wrong> {
     panics::watch();
     let trace = Trace::new(false);
     let settings = Settings {

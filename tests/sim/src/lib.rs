@@ -30,4 +30,4 @@ pub mod trace;
 pub mod user;
 pub mod world;
 
-pub use run::{Figures, Options, Outcome, import, run};
+pub use run::{Figures, Options, Outcome, Wrong, import, run};

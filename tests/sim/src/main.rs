@@ -1,6 +1,6 @@
 //! Runs seeds of the simulation: one, a number of them, or fresh ones until time is out.
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail, ensure};
 use clap::Parser;
 use sim::{Figures, Options, Outcome};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +22,9 @@ struct Arguments {
     /// Instead, let each disk and bucket operation of a fixed history fail in turn
     #[arg(long)]
     every_fault: bool,
+    /// Instead, cut the power at each I/O step of a fixed history in turn
+    #[arg(long)]
+    every_crash: bool,
     /// Threads, each with a run of its own
     #[arg(long, default_value_t = 2)]
     jobs: usize,
@@ -43,6 +46,9 @@ fn main() -> Result<()> {
             .without_time()
             .with_writer(std::io::stderr)
             .init();
+    }
+    if arguments.every_crash {
+        return every_crash(arguments.jobs.max(1));
     }
     if arguments.every_fault {
         return every_fault(arguments.jobs.max(1));
@@ -109,38 +115,60 @@ fn main() -> Result<()> {
     }
 }
 
-fn every_fault(jobs: usize) -> Result<()> {
+fn described((why, tail): sim::Wrong) -> anyhow::Error {
+    anyhow!("{why}\n    {}", tail.join("\n    "))
+}
+
+/// Runs a history once for each point; the first failure of each thread ends it.
+fn each<P: Sync + std::fmt::Debug>(
+    points: &[P],
+    jobs: usize,
+    run: impl Fn(&P) -> Result<()> + Sync,
+) -> Result<()> {
     let started = Instant::now();
-    let described = |(why, tail): (String, Vec<String>)| anyhow!("{why}\n{}", tail.join("\n"));
-    let counts = sim::fault_points::count().map_err(described)?;
-    let points = counts.iter();
-    let points: Vec<_> = points.flat_map(|(f, n)| (0..*n).map(|n| (*f, n))).collect();
     let failed = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for job in 0..jobs {
-            let (points, failed) = (&points, &failed);
+            let (failed, run) = (&failed, &run);
             scope.spawn(move || {
-                for (fault, n) in points.iter().skip(job).step_by(jobs) {
-                    let why = match sim::fault_points::run(*fault, *n) {
-                        Ok((_, Some(_))) => continue,
-                        Ok((_, None)) => "hit nothing".into(),
-                        Err((why, tail)) => format!("{why}\n{}", tail.join("\n")),
-                    };
-                    failed.fetch_add(1, Ordering::Relaxed);
-                    println!("{fault:?} {n}: {why}");
+                for point in points.iter().skip(job).step_by(jobs) {
+                    if let Err(e) = run(point) {
+                        failed.fetch_add(1, Ordering::Relaxed);
+                        println!("{point:?} failed: {e}");
+                        return;
+                    }
                 }
             });
         }
     });
-    for (fault, count) in &counts {
-        println!("{count:5} operations, each with {fault:?}");
-    }
-    let (failed, took) = (failed.into_inner(), started.elapsed());
-    println!("{} histories in {:.1} s", points.len(), took.as_secs_f64());
-    match failed {
+    let took = started.elapsed().as_secs_f64();
+    println!("{} histories in {took:.1} s", points.len());
+    match failed.into_inner() {
         0 => Ok(()),
         n => bail!("{n} failed"),
     }
+}
+
+fn every_crash(jobs: usize) -> Result<()> {
+    let steps = sim::crash_points::run(None).map_err(described)?;
+    each(&sim::crash_points::cuts(steps), jobs, |cut| {
+        sim::crash_points::run(Some(*cut)).map_err(described)?;
+        Ok(())
+    })
+}
+
+fn every_fault(jobs: usize) -> Result<()> {
+    let counts = sim::fault_points::count().map_err(described)?;
+    for (fault, count) in &counts {
+        println!("{count:5} operations, each with {fault:?}");
+    }
+    let points = counts.iter();
+    let points: Vec<_> = points.flat_map(|(f, n)| (0..*n).map(|n| (*f, n))).collect();
+    each(&points, jobs, |(fault, n)| {
+        let (_, hit) = sim::fault_points::run(*fault, *n).map_err(described)?;
+        ensure!(hit.is_some(), "hit nothing");
+        Ok(())
+    })
 }
 
 fn fresh() -> Result<u64> {

@@ -17,6 +17,7 @@ use layer_format::index_part::IndexPart;
 use pageserver::engine::timeline::import::Layers;
 use pageserver::engine::{Error, State, Tenant};
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -37,6 +38,9 @@ pub struct Options {
     /// Prints every event.
     pub loud: bool,
 }
+
+/// What was wrong, and the last events.
+pub type Wrong = (String, Vec<String>);
 
 /// What a run did.
 #[derive(Clone, Debug, Default)]
@@ -209,6 +213,8 @@ pub struct Run {
     random: Random,
     starts: u32,
     figures: Figures,
+    /// Layers that were on disk when the power was last cut.
+    kept: BTreeSet<String>,
 }
 
 impl Run {
@@ -218,6 +224,7 @@ impl Run {
             random,
             starts: 0,
             figures: Figures::default(),
+            kept: BTreeSet::new(),
         }
     }
 
@@ -340,6 +347,7 @@ impl Run {
         stop(&node, &mut users, abruptly).await;
         self.world.observe(&node);
         node.ended().await;
+        check::intact(&self.world, &node);
         self.boot(Found::AfterRestart(node.disk.clone())).await
     }
 
@@ -347,8 +355,17 @@ impl Run {
         self.figures.crashes += 1;
         self.world.disturbed.store(true, Ordering::Relaxed);
         self.world.trace.event(format!("{} loses power", node.name));
+        self.kept = check::resident(node);
         node.crash();
         node.ended().await;
+        check::intact(&self.world, node);
+    }
+
+    /// What a node must find on its disk right after it was loaded.
+    fn found(&self, node: &Node, found: &Found) {
+        if matches!(found, Found::AfterCrash(_)) {
+            check::cache_survived(&self.world, node, &self.kept);
+        }
     }
 
     async fn crash(&mut self, node: &Node) -> Found {
@@ -401,6 +418,7 @@ impl Run {
                 }
             }
             let loaded = self.load(&node).await;
+            self.found(&node, &found);
             let complete = loaded && check::loaded(&self.world, &node, peaceful);
             let goes_on = complete || loaded && self.random.chance(0.3);
             if goes_on && !node.power.is_dead() {
@@ -501,13 +519,16 @@ impl Run {
         self.figures.restarts += 1;
         node.shut_down().await;
         node.ended().await;
+        check::intact(&self.world, &node);
         self.boot_in_peace(Found::AfterRestart(node.disk.clone()))
             .await
     }
 
     pub(crate) async fn boot_in_peace(&mut self, found: Found) -> Option<Arc<Node>> {
         let node = self.start(&found);
-        if !self.load(&node).await || !check::loaded(&self.world, &node, true) {
+        let loaded = self.load(&node).await;
+        self.found(&node, &found);
+        if !loaded || !check::loaded(&self.world, &node, true) {
             self.world
                 .fail(format!("{} does not load everything", node.name));
             return None;

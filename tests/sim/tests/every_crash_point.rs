@@ -2,26 +2,17 @@
 
 #![cfg(test)]
 
-use sim::crash_points::{Cut, run};
-use sim::power::Edge;
+use sim::crash_points::{cuts, run};
 
 #[test]
 fn a_power_cut_at_any_io_step_loses_nothing() {
     let steps = run(None).unwrap_or_else(|(why, tail)| panic!("{why}\n{}", tail.join("\n")));
     assert!(steps > 60, "{steps} steps");
-    let half = |first: u64| {
-        for step in (first..steps).step_by(2) {
-            for edge in [Edge::Before, Edge::After] {
-                // Every other disk is lost: each edge meets both within two steps.
-                let lose_disk = (step / 2) % 2 == u64::from(edge == Edge::After);
-                let cut = Cut {
-                    step,
-                    edge,
-                    lose_disk,
-                };
-                if let Err((why, tail)) = run(Some(cut)) {
-                    panic!("{cut:?} of {steps}: {why}\n{}", tail.join("\n"));
-                }
+    let cuts = cuts(steps);
+    let half = |first: usize| {
+        for cut in cuts.iter().skip(first).step_by(2) {
+            if let Err((why, tail)) = run(Some(*cut)) {
+                panic!("{cut:?} of {steps}: {why}\n{}", tail.join("\n"));
             }
         }
     };
