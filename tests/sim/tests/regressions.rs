@@ -479,7 +479,7 @@ fn a_timeline_that_is_loaded_holds_its_children_from_the_first_moment() {
         let mut looks = 0;
         let look = async {
             loop {
-                for t in node.engine.registry().live() {
+                for t in node.engine.timers().live() {
                     let children = t.retention().branches().len();
                     let has_child = [ROOT, CHILD].contains(&t.id);
                     assert_eq!(children, usize::from(has_child), "{}", t.id);
