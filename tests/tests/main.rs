@@ -6,6 +6,7 @@
 
 mod bad_input_is_refused;
 mod branches_are_archived;
+mod branches_are_detached;
 mod branches_read_their_own_past;
 mod corruption_is_detected;
 mod every_file_is_listed;

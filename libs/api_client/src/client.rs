@@ -1,9 +1,9 @@
 //! A client of one pageserver's management API.
 
 use crate::model::{
-    Archival, ArchivalConfig, ErrorBody, ImportCreate, ImportStarted, ImportStatus, LayerMapInfo,
-    LsnByTimestamp, ScrubReport, ScrubRequest, Status, TenantCreate, TenantInfo, TimelineCreate,
-    TimelineInfo,
+    AncestorDetached, Archival, ArchivalConfig, ErrorBody, ImportCreate, ImportStarted,
+    ImportStatus, LayerMapInfo, LsnByTimestamp, ScrubReport, ScrubRequest, Status, TenantCreate,
+    TenantInfo, TimelineCreate, TimelineInfo,
 };
 use crate::size::TenantSize;
 use reqwest::{Method, StatusCode};
@@ -198,6 +198,21 @@ impl Client {
         let path = format!("/v1/tenant/{tenant}/timeline/{timeline}/archival_config");
         self.call(Method::PUT, &path, Some(&ArchivalConfig { state }))
             .await
+    }
+
+    /// Makes a branch independent of its ancestor; with `several`, of a chain of them, without taking
+    /// other branches along.
+    pub async fn detach_ancestor(
+        &self,
+        tenant: TenantShardId,
+        timeline: TimelineId,
+        several: bool,
+    ) -> Result<AncestorDetached> {
+        let behaviour = if several { "v2" } else { "v1" };
+        let path = format!(
+            "/v1/tenant/{tenant}/timeline/{timeline}/detach_ancestor?detach_behavior={behaviour}"
+        );
+        self.call(Method::PUT, &path, None::<&()>).await
     }
 
     /// The LSN of a time of day (RFC 3339).

@@ -169,6 +169,13 @@ pub enum Archival {
     Unarchived,
 }
 
+/// Answer of `PUT …/detach_ancestor`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AncestorDetached {
+    /// Branches that moved along.
+    pub reparented_timelines: Vec<TimelineId>,
+}
+
 /// Body of `POST /v1/tenant/{t}/timeline`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct TimelineCreate {

@@ -194,7 +194,7 @@ impl<'a> Backup<'a> {
     fn signal(&self) -> String {
         if self.prev.is_valid() {
             format!("PREV LSN: {}", self.prev)
-        } else if self.timeline.ancestor.is_some() && self.lsn == self.timeline.ancestor_lsn() {
+        } else if Some(self.lsn) == self.timeline.left_ancestor_at() {
             "PREV LSN: none".to_owned()
         } else {
             "PREV LSN: invalid".to_owned()

@@ -21,6 +21,8 @@ pub enum ErrorKind {
     Busy,
     /// Did not happen in time.
     Timeout,
+    /// Not now; the same request may succeed later.
+    Unavailable,
     /// Shutting down.
     Shutdown,
     /// Data failed verification.
@@ -52,6 +54,8 @@ pub enum Error {
     NotAcceptable(String),
     #[error("{0}")]
     Busy(String),
+    #[error("{0}")]
+    Unavailable(String),
     #[error(
         "Timed out while waiting for WAL record at LSN {wanted} to arrive, last_record_lsn {last} disk consistent LSN={disk}, WalReceiver status: {receiver}"
     )]
@@ -114,6 +118,7 @@ impl Error {
             Error::Precondition(_) => ErrorKind::Precondition,
             Error::NotAcceptable(_) => ErrorKind::NotAcceptable,
             Error::Busy(_) => ErrorKind::Busy,
+            Error::Unavailable(_) => ErrorKind::Unavailable,
             Error::LsnTimeout { .. } | Error::Timeout { .. } => ErrorKind::Timeout,
             Error::Shutdown => ErrorKind::Shutdown,
             Error::MissingKey { .. }

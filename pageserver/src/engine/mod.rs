@@ -26,7 +26,7 @@ pub mod timers;
 
 pub use env::Env;
 pub use error::{Error, ErrorKind, Result};
-pub use tenant::{Branch, Tenant};
+pub use tenant::{Branch, Detach, Levels, Tenant};
 pub use timeline::{LsnForTimestamp, State, Timeline};
 
 use arc_swap::ArcSwap;
@@ -42,6 +42,7 @@ use serde_json::{Map, Value};
 use shared::{Budget, Collection, Shared};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use timeline::Lineages;
 use timers::Timers;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -147,6 +148,7 @@ impl Engine {
             open_layers: Arc::clone(&self.open_layers),
             lease: Some(Arc::new(lease)),
             collection: Collection::default(),
+            lineages: Lineages::default(),
             jobs: self.jobs.clone(),
             timers: Arc::clone(&self.timers),
             turns: Turns::default(),

@@ -8,6 +8,7 @@ use super::jobs::{Jobs, Turns};
 use super::metrics::Metrics;
 use super::open_layers::OpenLayers;
 use super::redo_program::Fallback;
+use super::timeline::Lineages;
 use super::timers::Timers;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -123,6 +124,8 @@ pub struct Shared {
     pub lease: Option<std::sync::Arc<Lease>>,
     /// Whether garbage may be collected.
     pub collection: Collection,
+    /// Changes of ancestors.
+    pub lineages: Lineages,
     /// Background work.
     pub jobs: Jobs,
     /// When each timeline is looked at next.

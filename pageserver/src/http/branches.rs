@@ -1,4 +1,5 @@
-//! What happens to whole branches: archived and unarchived, hidden from the tenant's size.
+//! What happens to whole branches: archived and unarchived, hidden from the tenant's size,
+//! detached from their ancestor.
 
 #![expect(
     clippy::disallowed_methods,
@@ -6,16 +7,20 @@
 )]
 
 use super::State;
-use super::error::{ApiResult, body, id, optional_body};
+use super::error::{ApiError, ApiResult, body, id, optional_body};
 use super::tenant::open;
-use super::timeline::{find, joined};
-use api_client::model::{Archival, ArchivalConfig};
+use super::timeline::{Params, find, joined};
+use crate::engine::{Detach, Levels};
+use api_client::model::{AncestorDetached, Archival, ArchivalConfig};
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, State as Extract};
+use axum::extract::{Path, Query, State as Extract};
 use serde::Deserialize;
 use serde_json::Value;
 use types::TimelineId;
+
+/// Most layers that a request may have copied or cut at once.
+const MAX_CONCURRENCY: usize = 1000;
 
 /// `PUT …/archival_config`.
 pub async fn archival_config(
@@ -34,6 +39,47 @@ pub async fn archival_config(
     });
     joined(task.await)??;
     Ok(Json(Value::Null))
+}
+
+fn concurrency(params: &Params, key: &str, default: usize) -> ApiResult<usize> {
+    let Some(text) = params.get(key) else {
+        return Ok(default);
+    };
+    let parsed = text
+        .parse()
+        .ok()
+        .filter(|n| (1..=MAX_CONCURRENCY).contains(n));
+    parsed.ok_or_else(|| {
+        ApiError::bad_request(format!("{key}: expected a number from 1 on, not {text:?}"))
+    })
+}
+
+/// `PUT …/detach_ancestor`.
+pub async fn detach_ancestor(
+    Extract(state): Extract<State>,
+    Path((tenant, timeline)): Path<(String, String)>,
+    Query(params): Query<Params>,
+) -> ApiResult<Json<AncestorDetached>> {
+    let timeline: TimelineId = id("timeline_id", &timeline)?;
+    let default = Detach::default();
+    let how = Detach {
+        levels: match params.get("detach_behavior").map(String::as_str) {
+            None | Some("v1" | "no_ancestor_and_reparent") => Levels::OneAndReparent,
+            Some("v2" | "multi_level_and_no_reparent") => Levels::Several,
+            Some(other) => {
+                let text = format!("detach_behavior: expected v1 or v2, not {other:?}");
+                return Err(ApiError::bad_request(text));
+            }
+        },
+        rewrites: concurrency(&params, "rewrite_concurrency", default.rewrites)?,
+        copies: concurrency(&params, "copy_concurrency", default.copies)?,
+    };
+    let tenant = open(&state, id("tenant_shard_id", &tenant)?).await?;
+    let task = tokio::spawn(async move { tenant.detach_ancestor(timeline, how).await });
+    let reparented_timelines = joined(task.await)??;
+    Ok(Json(AncestorDetached {
+        reparented_timelines,
+    }))
 }
 
 #[derive(Deserialize, Default)]

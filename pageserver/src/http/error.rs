@@ -42,7 +42,7 @@ impl From<Error> for ApiError {
             ErrorKind::Busy => (StatusCode::TOO_MANY_REQUESTS, ""),
             ErrorKind::Precondition => (StatusCode::PRECONDITION_FAILED, "Precondition failed: "),
             ErrorKind::Timeout => (StatusCode::REQUEST_TIMEOUT, ""),
-            ErrorKind::Shutdown => (StatusCode::SERVICE_UNAVAILABLE, ""),
+            ErrorKind::Unavailable | ErrorKind::Shutdown => (StatusCode::SERVICE_UNAVAILABLE, ""),
             ErrorKind::Corrupt | ErrorKind::Full | ErrorKind::Internal => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "")
             }

@@ -160,6 +160,10 @@ pub fn router(state: State) -> Router {
             put(branches::archival_config),
         )
         .route(
+            &format!("{tl}/detach_ancestor"),
+            put(branches::detach_ancestor),
+        )
+        .route(
             &format!("{tl}/mark_invisible"),
             put(branches::mark_invisible),
         )

@@ -76,7 +76,7 @@ async fn info(tenant: &Tenant, timeline: &Timeline, exact: bool) -> ApiResult<Ti
         tenant_id: timeline.tenant,
         timeline_id: timeline.id,
         name,
-        ancestor_timeline_id: timeline.ancestor.as_ref().map(|(a, _)| a.id),
+        ancestor_timeline_id: timeline.ancestor().map(|(a, _)| a.id),
         ancestor_lsn: valid(timeline.ancestor_lsn()),
         last_record_lsn: position.last,
         prev_record_lsn: valid(position.prev),

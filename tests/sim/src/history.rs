@@ -10,7 +10,7 @@ use crate::user::User;
 use crate::world::World;
 use pageserver::engine::timeline::Horizon;
 use pageserver::engine::timeline::compaction::Force;
-use pageserver::engine::{Branch, Error, ErrorKind, Timeline};
+use pageserver::engine::{Branch, Error, ErrorKind, Levels, Timeline};
 use serde_json::Map;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +25,11 @@ pub const CHILD: TimelineId = TimelineId([2; 16]);
 /// A branch of that, which is deleted.
 pub const GRANDCHILD: TimelineId = TimelineId([3; 16]);
 
+/// A branch that moves along when [`TWIN`] is detached.
+pub const SIBLING: TimelineId = TimelineId([4; 16]);
+/// A branch that is detached.
+pub const TWIN: TimelineId = TimelineId([5; 16]);
+
 /// One thing in the history; each can be repeated after an interruption.
 #[derive(Clone, Copy, Debug)]
 pub enum Action {
@@ -38,6 +43,8 @@ pub enum Action {
     Branch(TimelineId, TimelineId, u64),
     /// A timeline without children.
     Delete(TimelineId),
+    /// From its ancestor, which has at least this many bytes of WAL.
+    Detach(TimelineId, u64),
     /// L0 layers and images, however few changes there are.
     Compact(TimelineId),
     /// Only the newest history is kept.
@@ -74,8 +81,19 @@ pub const HISTORY: &[Action] = &[
     Action::Flush(ROOT),
     Action::Compact(ROOT),
     Action::Compact(CHILD),
+    Action::Branch(SIBLING, ROOT, 1704),
+    Action::Branch(TWIN, ROOT, 1904),
     Action::Gc(ROOT),
     Action::Gc(CHILD),
+    Action::Write(SIBLING, 100),
+    Action::Write(TWIN, 100),
+    Action::Write(ROOT, 2100),
+    Action::Detach(TWIN, 1904),
+    Action::Write(SIBLING, 200),
+    Action::Compact(TWIN),
+    Action::Gc(TWIN),
+    Action::Gc(ROOT),
+    Action::Checkpoint(TWIN),
     Action::Checkpoint(ROOT),
     Action::Wait(3),
 ];
@@ -180,6 +198,12 @@ pub async fn act(
                 }
             }
         }
+        Action::Detach(id, bytes) => {
+            let branch = tenant.timeline(id)?;
+            let root = tenant.timeline(ROOT)?;
+            refeed(&user, &root, oracle::START.saturating_add(bytes), wal).await?;
+            user.detach_from(&branch, Levels::OneAndReparent).await
+        }
         Action::Compact(id) => {
             let force = Force {
                 l0: true,
@@ -225,8 +249,5 @@ async fn refeed(
 }
 
 fn beginning(timeline: &Timeline) -> Lsn {
-    match timeline.ancestor {
-        Some(_) => timeline.ancestor_lsn(),
-        None => oracle::START,
-    }
+    timeline.left_ancestor_at().unwrap_or(oracle::START)
 }

@@ -147,6 +147,8 @@ pub struct Branch {
     pub acknowledged: Lsn,
     /// Reads below may be refused.
     pub cutoff: Lsn,
+    /// A detach began that may have given it another ancestor, or none.
+    pub moved: bool,
     wal: Vec<Record>,
     versions: BTreeMap<Key, Vec<(Lsn, Content)>>,
 }
@@ -180,6 +182,7 @@ impl Oracle {
             life: Life::Live,
             acknowledged: START,
             cutoff: START,
+            moved: false,
             wal: Vec::new(),
             versions,
         };
@@ -198,6 +201,7 @@ impl Oracle {
             life,
             acknowledged: Lsn::INVALID,
             cutoff: Lsn::INVALID,
+            moved: false,
             wal: Vec::new(),
             versions: BTreeMap::new(),
         };
@@ -213,11 +217,19 @@ impl Oracle {
             .collect()
     }
 
-    /// True if a timeline that must exist descends directly from `id`.
+    /// True if a timeline that must exist certainly descends directly from `id`.
     pub fn has_children(&self, id: TimelineId) -> bool {
         self.branches
             .values()
-            .any(|b| b.life == Life::Live && b.parent.is_some_and(|(p, _)| p == id))
+            .any(|b| b.life == Life::Live && !b.moved && b.parent.is_some_and(|(p, _)| p == id))
+    }
+
+    /// A timeline is about to be detached from `ancestor`, and may take others along. Their histories
+    /// stay the same; where they hang is from now on up to the engine.
+    pub fn move_from(&mut self, id: TimelineId, ancestor: TimelineId) {
+        for (other, branch) in &mut self.branches {
+            branch.moved |= *other == id || branch.parent.is_some_and(|(p, _)| p == ancestor);
+        }
     }
 
     /// The value of `key` at `lsn`; `None` if it never had one.

@@ -15,7 +15,7 @@ use crate::world::World;
 use layer_format::Metadata;
 use layer_format::index_part::IndexPart;
 use pageserver::engine::timeline::import::Layers;
-use pageserver::engine::{Error, State, Tenant};
+use pageserver::engine::{Error, Levels, State, Tenant};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -565,11 +565,11 @@ impl Run {
             world.set_life(id, Life::Deleted);
         }
         for (id, tenant) in doomed {
+            let tenant = self.expect("settling", node.engine.tenant(tenant))?;
             let has_children = {
                 let oracle = world.oracle.lock();
-                oracle.has_children(id)
+                oracle.has_children(id) || !tenant.children(id).is_empty()
             };
-            let tenant = self.expect("settling", node.engine.tenant(tenant))?;
             if tenant.timeline(id).is_err() {
                 world.set_life(id, Life::Deleted);
             } else if has_children {
@@ -586,6 +586,11 @@ impl Run {
                 .collect()
         };
         for t in &timelines {
+            // What was begun is finished, unless the rules are against it.
+            if t.marks().gc_blocking.is_some() {
+                let levels = Levels::OneAndReparent;
+                self.expect("detaching at the end", user.detach_from(t, levels).await)?;
+            }
             loop {
                 let fed = user.feed(t, 50, false, &mut self.random).await;
                 if !self.expect("feeding at the end", fed)? {

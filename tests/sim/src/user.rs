@@ -8,7 +8,7 @@ use bytes::Bytes;
 use pageserver::engine::env::Clock;
 use pageserver::engine::timeline::compaction::Force;
 use pageserver::engine::timeline::{Horizon, Pin};
-use pageserver::engine::{Branch, Error, ErrorKind, Timeline};
+use pageserver::engine::{Branch, Detach, Error, ErrorKind, Levels, Timeline};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -34,6 +34,7 @@ enum Op {
     Branch,
     Resolve,
     Delete,
+    Detach,
     Freeze,
     Flush,
     Checkpoint,
@@ -54,6 +55,7 @@ const WEIGHTS: &[(Op, u64)] = &[
     (Op::Branch, 25),
     (Op::Resolve, 15),
     (Op::Delete, 15),
+    (Op::Detach, 10),
     (Op::Freeze, 15),
     (Op::Flush, 20),
     (Op::Checkpoint, 20),
@@ -104,6 +106,7 @@ pub async fn run(world: Arc<World>, node: Arc<Node>, mut random: Random) {
                 Op::Branch => user.branch(&mut random).await,
                 Op::Resolve => user.resolve(&mut random).await,
                 Op::Delete => user.delete(&mut random).await,
+                Op::Detach => user.detach(&mut random).await,
                 Op::Freeze | Op::Flush | Op::Checkpoint => user.maintain(op, &mut random).await,
                 Op::Compact => user.compact(&mut random).await,
                 Op::Gc => user.gc(&mut random).await,
@@ -147,8 +150,8 @@ pub struct User<'a> {
 
 /// True below the cutoff of the timeline that holds the history at `lsn`.
 fn may_be_gone(timeline: &Timeline, lsn: Lsn) -> bool {
-    let inherited = timeline.ancestor.as_ref();
-    lsn < timeline.gc_cutoff() || inherited.is_some_and(|(a, at)| lsn < *at && may_be_gone(a, lsn))
+    let inherited = timeline.ancestor();
+    lsn < timeline.gc_cutoff() || inherited.is_some_and(|(a, at)| lsn < at && may_be_gone(&a, lsn))
 }
 
 type Done = Result<(), Error>;
@@ -549,7 +552,7 @@ impl User<'_> {
         };
         // Roots stay, so that a run never runs dry; the attempt is refused while they have children.
         let has_children = self.world.oracle.lock().has_children(timeline.id);
-        if timeline.ancestor.is_none() && !has_children {
+        if timeline.ancestor().is_none() && !has_children {
             return Ok(());
         }
         let Ok(tenant) = self.node.engine.tenant(timeline.tenant) else {
@@ -585,6 +588,55 @@ impl User<'_> {
                 Ok(())
             }
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn detach(&self, random: &mut Random) -> Done {
+        let Some(timeline) = self.pick(&[Life::Live], random) else {
+            return Ok(());
+        };
+        let levels = match random.chance(0.8) {
+            true => Levels::OneAndReparent,
+            false => Levels::Several,
+        };
+        self.detach_from(&timeline, levels).await
+    }
+
+    /// Detaches a timeline, if the rules allow it.
+    pub async fn detach_from(&self, timeline: &Timeline, levels: Levels) -> Done {
+        let Ok(tenant) = self.node.engine.tenant(timeline.tenant) else {
+            return Ok(());
+        };
+        let was_superseded = self.node.superseded.load(Ordering::Relaxed);
+        let ancestor = timeline.ancestor();
+        if let Some((ancestor, _)) = &ancestor {
+            let mut oracle = self.world.oracle.lock();
+            oracle.move_from(timeline.id, ancestor.id);
+        }
+        let id = timeline.id;
+        self.event(format!("detach {id} from {ancestor:?}"));
+        let how = Detach {
+            levels,
+            ..Detach::default()
+        };
+        match tenant.detach_ancestor(id, how).await {
+            Ok(moved) => {
+                self.event(format!("detached {id}, with {moved:?}"));
+                if timeline.ancestor().is_some() {
+                    self.world.fail(format!("{id} still has an ancestor"));
+                }
+                if was_superseded && ancestor.is_some() {
+                    self.world.fail(format!(
+                        "{} detached {id} after another node had attached the tenant",
+                        self.node.name
+                    ));
+                }
+                Ok(())
+            }
+            // By the rules, or because of another attempt.
+            Err(Error::BadRequest(_) | Error::Unavailable(_)) => Ok(()),
+            Err(Error::Conflict(_)) if ancestor.is_none() => Ok(()),
             Err(e) => Err(e),
         }
     }

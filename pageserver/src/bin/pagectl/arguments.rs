@@ -65,7 +65,7 @@ pub enum Command {
     /// List, create, measure or delete tenants: groups of branches that share history.
     #[command(subcommand)]
     Tenant(TenantCommand),
-    /// List, create, archive or delete timelines: branches.
+    /// List, create, archive, detach or delete timelines: branches.
     #[command(subcommand)]
     Timeline(TimelineCommand),
     Branch(Branch),
@@ -135,6 +135,7 @@ pub enum TimelineCommand {
     Create(TimelineCreate),
     Archive(TimelineArchive),
     Unarchive(TimelineUnarchive),
+    DetachAncestor(DetachAncestor),
     Delete(TimelineDelete),
 }
 
@@ -187,6 +188,22 @@ pub struct TimelineArchive {
 pub struct TimelineUnarchive {
     /// The branch.
     pub branch: String,
+}
+
+/// Make a branch independent of the branch it was made from, with a copy of its history.
+///
+///   pagectl timeline detach-ancestor shop/test
+///
+/// Branches that were made from the same one earlier move along and become branches of this one. After
+/// a failure the same command goes on where it ended.
+#[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
+pub struct DetachAncestor {
+    /// The branch.
+    pub branch: String,
+    /// Detach from several levels, all of which left each other at one point; nothing moves along.
+    #[arg(long)]
+    pub several: bool,
 }
 
 /// Delete a branch and its data. Branches made from it must be deleted first.

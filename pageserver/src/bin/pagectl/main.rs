@@ -82,6 +82,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Timeline(TimelineCommand::Unarchive(a)) => {
             timeline::set_archived(&session, &a.branch, Archival::Unarchived).await
         }
+        Command::Timeline(TimelineCommand::DetachAncestor(a)) => {
+            timeline::detach_ancestor(&session, &a).await
+        }
         Command::Timeline(TimelineCommand::Delete(a)) => timeline::delete(&session, &a).await,
         Command::Branch(a) => branch::run(&session, &a).await,
         Command::Import(a) => import::run(&session, &a).await,

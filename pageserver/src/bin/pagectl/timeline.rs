@@ -1,6 +1,6 @@
 //! `pagectl timeline …`.
 
-use crate::arguments::{TimelineCreate, TimelineDelete, TimelineList};
+use crate::arguments::{DetachAncestor, TimelineCreate, TimelineDelete, TimelineList};
 use crate::at;
 use crate::branch;
 use crate::catalog::{Catalog, Found};
@@ -127,6 +127,29 @@ pub async fn set_archived(session: &Session, branch: &str, to: Archival) -> Resu
     };
     let label = output::plain(&found.label());
     Ok(output::line(format!("branch {label} is {what}"))?)
+}
+
+/// Makes a branch independent of its ancestor.
+pub async fn detach_ancestor(session: &Session, arguments: &DetachAncestor) -> Result<()> {
+    let catalog = session.catalog_for(&arguments.branch).await?;
+    let found = catalog.branch(&arguments.branch)?;
+    let (tenant, id) = (found.tenant_id(), found.id());
+    let done = session
+        .client
+        .detach_ancestor(tenant, id, arguments.several)
+        .await?;
+    if session.json {
+        return Ok(output::json(&done)?);
+    }
+    let label = output::plain(&found.label());
+    output::line(format!("branch {label} is independent"))?;
+    for moved in done.reparented_timelines {
+        let timelines = &found.tenant.timelines;
+        let known = timelines.iter().find(|t| t.timeline_id == moved);
+        let name = known.map_or_else(|| moved.to_string(), |t| found.tenant.name_of(t));
+        output::line(format!("{} is now a branch of it", output::plain(&name)))?;
+    }
+    Ok(())
 }
 
 /// Deletes a timeline.

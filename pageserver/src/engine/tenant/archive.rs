@@ -53,8 +53,7 @@ impl Tenant {
         timeline.check_active()?;
         let mut changing = self.changing.lock();
         if archived {
-            let coming = changing.creating.iter().filter(|(_, a)| **a == Some(id));
-            let coming = coming.map(|(child, _)| *child);
+            let coming = changing.coming(id);
             let in_use = |child: &TimelineId| !self.timeline(*child).is_ok_and(|t| t.is_archived());
             let children = self.children(id).into_iter().filter(in_use);
             let children: Vec<_> = children.chain(coming).collect();
@@ -63,7 +62,7 @@ impl Tenant {
                     "Cannot archive timeline which has non-archived child timelines: {children:?}"
                 )));
             }
-        } else if let Some((ancestor, _)) = &timeline.ancestor
+        } else if let Some((ancestor, _)) = timeline.ancestor()
             && ancestor.is_archived()
         {
             return Err(Error::Precondition(format!(

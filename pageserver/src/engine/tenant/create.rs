@@ -99,8 +99,8 @@ impl Tenant {
         let ancestor = self.timeline(request.ancestor)?;
         ancestor.check_active()?;
         if let Ok(existing) = self.timeline(request.id) {
-            let same = existing.ancestor.as_ref().is_some_and(|(a, lsn)| {
-                a.id == request.ancestor && request.at.is_none_or(|at| at.align() == *lsn)
+            let same = existing.ancestor().is_some_and(|(a, lsn)| {
+                a.id == request.ancestor && request.at.is_none_or(|at| at.align() == lsn)
             });
             return if same {
                 Ok(existing)

@@ -104,13 +104,13 @@ impl Tenant {
         self.shared.collection.set_blocked(id, false);
         timeline.stop().await;
         // As long as anything is left, the deletion can be repeated.
-        let ancestor = timeline.ancestor.as_ref().map(|(a, _)| a.id);
+        let ancestor = timeline.ancestor().map(|(a, _)| a.id);
         self.unloaded.lock().insert(id, ancestor);
         self.timelines.write().remove(&id);
         self.shared.metrics.timelines.dec();
         self.remove_timeline_data(id).await?;
         self.unloaded.lock().remove(&id);
-        if let Some((ancestor, _)) = &timeline.ancestor {
+        if let Some((ancestor, _)) = timeline.ancestor() {
             ancestor.retention().remove_branch(id);
         }
         Ok(())

@@ -1,13 +1,15 @@
 //! A tenant shard: what it holds, and its end. How timelines come and go is in [`load`],
-//! [`create`], [`archive`] and [`delete`]; what the tenant costs in [`size`].
+//! [`create`], [`archive`], [`detach`] and [`delete`]; what the tenant costs in [`size`].
 
 mod archive;
 mod create;
 mod delete;
+mod detach;
 mod load;
 mod size;
 
 pub use create::Branch;
+pub use detach::{Detach, Levels};
 pub use size::SizeInputs;
 
 use super::error::{Error, Result};
@@ -19,6 +21,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tracing::warn;
 use types::{Generation, Lsn, TenantShardId, TimelineId};
+
+impl Changing {
+    /// Timelines that are becoming children of `id`.
+    fn coming(&self, id: TimelineId) -> impl Iterator<Item = TimelineId> {
+        let created = self.creating.iter().filter(move |(_, a)| **a == Some(id));
+        let moved = self.moving.iter().filter(move |(_, a)| **a == id);
+        created.map(|(c, _)| *c).chain(moved.map(|(c, _)| *c))
+    }
+}
 
 /// A tenant shard that is attached here.
 #[derive(Debug)]
@@ -48,6 +59,10 @@ struct Changing {
     deleting: BTreeMap<TimelineId, bool>,
     /// Timelines that are being archived or unarchived.
     archiving: BTreeSet<TimelineId>,
+    /// The timeline that is being detached from its ancestor.
+    detaching: Option<TimelineId>,
+    /// Timelines that are getting another ancestor, which is given.
+    moving: BTreeMap<TimelineId, TimelineId>,
     /// Branches whose index was sent and never answered for: the bucket may have it, or get it yet.
     unsure: BTreeMap<TimelineId, Origin>,
 }
@@ -128,9 +143,9 @@ impl Tenant {
     }
 
     fn all_children(&self, id: TimelineId, changing: &Changing) -> BTreeSet<TimelineId> {
-        let coming = changing.creating.iter().filter(|(_, a)| **a == Some(id));
+        let coming = changing.coming(id);
         let unsure = changing.unsure.iter().filter(|(_, o)| o.ancestor == id);
-        let has = |t: &Timeline| t.ancestor.as_ref().is_some_and(|(a, _)| a.id == id);
+        let has = |t: &Timeline| t.ancestor().is_some_and(|(a, _)| a.id == id);
         let unloaded = self.unloaded.lock();
         let absent = unloaded.iter().filter(|(_, a)| **a == Some(id));
         self.timelines
@@ -139,7 +154,7 @@ impl Tenant {
             .filter(|t| has(t))
             .map(|t| t.id)
             .chain(absent.map(|(id, _)| *id))
-            .chain(coming.map(|(id, _)| *id))
+            .chain(coming)
             .chain(unsure.map(|(id, _)| *id))
             .collect()
     }

@@ -93,7 +93,7 @@ async fn input(timeline: &Timeline) -> Result<(TimelineInput, Pin)> {
     let retention = timeline.retention();
     let input = TimelineInput {
         timeline: timeline.id,
-        ancestor: timeline.ancestor.as_ref().map(|(a, _)| a.id),
+        ancestor: timeline.ancestor().map(|(a, _)| a.id),
         ancestor_lsn: timeline.ancestor_lsn(),
         initdb_lsn: timeline.initdb_lsn(),
         last_record: timeline.last_record_lsn(),

@@ -58,7 +58,7 @@ impl Timeline {
 
     /// Takes over what the ancestor knows, if it does: its cluster is the branch's.
     pub fn inherit_cluster(&self) {
-        if let Some((ancestor, _)) = &self.ancestor
+        if let Some((ancestor, _)) = self.ancestor()
             && let Some(known) = ancestor.cluster.get()
         {
             let _ = self.cluster.set(*known);

@@ -10,6 +10,7 @@ use layer_format::Timestamp;
 use layer_format::index_part::{GcBlocking, GcBlockingReason, IndexPart, Lineage};
 use std::time::Duration;
 use tracing::warn;
+use types::{Lsn, TimelineId};
 
 /// Pause between tries to store a mark.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -25,6 +26,8 @@ pub struct Marks {
     pub gc_blocking: Option<GcBlocking>,
     /// Where the timeline came from.
     pub lineage: Lineage,
+    /// Ancestor and branch point.
+    pub ancestor: Option<(TimelineId, Lsn)>,
 }
 
 impl Marks {
@@ -35,6 +38,10 @@ impl Marks {
             invisible_at: index.marked_invisible_at,
             gc_blocking: index.gc_blocking.clone(),
             lineage: index.lineage.clone(),
+            ancestor: index
+                .metadata
+                .ancestor_timeline
+                .map(|a| (a, index.metadata.ancestor_lsn)),
         }
     }
 
@@ -44,6 +51,8 @@ impl Marks {
         index.marked_invisible_at = self.invisible_at;
         index.gc_blocking = self.gc_blocking.clone();
         index.lineage = self.lineage.clone();
+        index.metadata.ancestor_timeline = self.ancestor.map(|(a, _)| a);
+        index.metadata.ancestor_lsn = self.ancestor.map_or(Lsn::INVALID, |(_, at)| at);
     }
 
     fn block(&mut self, reason: GcBlockingReason, now: Option<Timestamp>) {
@@ -77,6 +86,13 @@ impl Timeline {
     /// True if the timeline is archived: no compute starts on it and nobody branches from it.
     pub fn is_archived(&self) -> bool {
         self.marks.lock().archived_at.is_some()
+    }
+
+    /// True if the timeline blocks garbage collection for this reason.
+    pub(in crate::engine) fn blocks_gc(&self, reason: &GcBlockingReason) -> bool {
+        let marks = self.marks.lock();
+        let blocking = marks.gc_blocking.as_ref();
+        blocking.is_some_and(|b| b.reasons.contains(reason))
     }
 
     /// Now, for a mark.

@@ -4,6 +4,7 @@
 //! in-memory layer → [`flush`] → delta layer → [`upload`] → bucket. All positions only grow while
 //! a timeline is loaded: `remote_consistent ≤ disk_consistent ≤ last_record`.
 
+mod adopt;
 pub mod catalog;
 mod chains;
 mod cluster;
@@ -21,6 +22,7 @@ mod time;
 mod upload;
 mod write;
 
+pub use adopt::Lineages;
 pub use cluster::Cluster;
 pub use gc::{Collected, Horizon};
 pub use marks::Marks;
@@ -35,7 +37,7 @@ use super::jobs::{Kind as Work, Queued};
 use super::layer::Layer;
 use super::layer_map::LayerMap;
 use super::shared::Shared;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use layer_format::index_part::{IndexPart, RelSizeMigration, Vanilla};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -70,6 +72,10 @@ impl Watermark {
     /// Raises it; lower values change nothing.
     pub fn raise(&self, lsn: Lsn) {
         self.0.fetch_max(lsn.0, Ordering::AcqRel);
+    }
+    /// Starts anew.
+    fn reset(&self, lsn: Lsn) {
+        self.0.store(lsn.0, Ordering::Release);
     }
 }
 
@@ -128,8 +134,6 @@ pub struct Timeline {
     pub id: TimelineId,
     /// Version of its Postgres.
     pub version: PgMajor,
-    /// Ancestor and branch point.
-    pub ancestor: Option<(Arc<Timeline>, Lsn)>,
     /// Generation of this attachment.
     pub generation: Generation,
     /// Receiver status for readers.
@@ -138,6 +142,8 @@ pub struct Timeline {
     pub cancel: CancellationToken,
     this: Weak<Timeline>,
     shared: Arc<Shared>,
+    /// Ancestor and branch point.
+    origin: ArcSwapOption<(Arc<Timeline>, Lsn)>,
     map: ArcSwap<LayerMap>,
     map_update: Mutex<()>,
     position: watch::Sender<Position>,
@@ -181,6 +187,8 @@ pub struct Timeline {
     retired: Mutex<Vec<Arc<Layer>>>,
     /// Layers that no index names any more.
     condemned: Mutex<Vec<Arc<Layer>>>,
+    /// Layers made from an ancestor's, not yet in the map.
+    made: Mutex<Vec<Arc<Layer>>>,
 }
 
 impl std::fmt::Debug for Timeline {
@@ -216,10 +224,10 @@ impl Timeline {
             tenant: parts.tenant,
             id: parts.id,
             version: parts.version,
-            ancestor: parts.ancestor,
             generation: parts.generation,
             receiver: Mutex::default(),
             cancel: shared.cancel.child_token(),
+            origin: ArcSwapOption::new(parts.ancestor.map(Arc::new)),
             map: ArcSwap::from_pointee(LayerMap::new(parts.layers, disk)),
             map_update: Mutex::new(()),
             position: watch::channel(disk).0,
@@ -251,6 +259,7 @@ impl Timeline {
             last_compaction_us: AtomicU64::new(now_us),
             retired: Mutex::default(),
             condemned: Mutex::default(),
+            made: Mutex::default(),
             shared,
         })
     }
@@ -279,13 +288,13 @@ impl Timeline {
     /// branch is no more durable than its ancestors are up to the branch point.
     pub fn durable_lsn(&self) -> Lsn {
         let mut lsn = self.remote_consistent_lsn();
-        let mut at = &self.ancestor;
-        while let Some((ancestor, branch_point)) = at {
+        let mut next = self.ancestor();
+        while let Some((ancestor, branch_point)) = next {
             let durable = ancestor.remote_consistent_lsn();
-            if durable < *branch_point {
+            if durable < branch_point {
                 lsn = lsn.min(durable);
             }
-            at = &ancestor.ancestor;
+            next = ancestor.ancestor();
         }
         lsn
     }
@@ -298,11 +307,6 @@ impl Timeline {
     /// LSN of the initial contents.
     pub fn initdb_lsn(&self) -> Lsn {
         self.initdb_lsn.get()
-    }
-
-    /// Branch point; invalid without an ancestor.
-    pub fn ancestor_lsn(&self) -> Lsn {
-        self.ancestor.as_ref().map_or(Lsn::INVALID, |(_, lsn)| *lsn)
     }
 
     /// A snapshot of the layer map.

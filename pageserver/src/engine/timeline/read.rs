@@ -1,6 +1,7 @@
 //! The read path: newest values downwards to one that needs nothing older, then redo upwards.
 
 use super::Timeline;
+use super::compaction::NOT_INHERITED;
 use crate::engine::error::{Error, Result};
 use crate::engine::layer::{Found, Layer, Lookup};
 use crate::engine::layer_map::{LayerMap, Source};
@@ -205,9 +206,26 @@ impl Timeline {
     }
 
     /// Gathers for each search its values, newest first, through all ancestors, until none is open.
+    /// Again if meanwhile a timeline got another ancestor, as the former one holds nothing for it.
     async fn collect(&self, searches: &mut [Search]) {
-        let mut timeline = self;
         loop {
+            let epoch = self.shared.lineages.epoch();
+            self.collect_once(searches).await;
+            if self.shared.lineages.epoch() == epoch {
+                return;
+            }
+            for search in searches.iter_mut() {
+                *search = Search::new(search.key, search.lsn);
+            }
+        }
+    }
+
+    async fn collect_once(&self, searches: &mut [Search]) {
+        let mut below: Option<Arc<Timeline>> = None;
+        loop {
+            let timeline = below.as_deref().unwrap_or(self);
+            // Before the layers: what takes the ancestor's place is among them first.
+            let origin = timeline.ancestor();
             let map = timeline.layers();
             while timeline.collect_step(&map, searches).await {}
             // Stopping drops what is in memory: the newest values may have been missed.
@@ -217,7 +235,7 @@ impl Timeline {
                 }
                 return;
             }
-            let Some((ancestor, branch_point)) = &timeline.ancestor else {
+            let Some((ancestor, branch_point)) = origin else {
                 break;
             };
             let mut newest = None;
@@ -240,7 +258,7 @@ impl Timeline {
                 }
                 return;
             }
-            timeline = ancestor;
+            below = Some(ancestor);
         }
         for search in searches.iter_mut().filter(|s| s.is_open()) {
             search.state = State::Exhausted;
@@ -401,18 +419,40 @@ impl Timeline {
 
     /// All existing keys of a sparse range at `lsn` with their values; tombstones left out.
     pub async fn scan(&self, range: KeyRange, lsn: Lsn) -> Result<Vec<(Key, Bytes)>> {
+        loop {
+            let epoch = self.shared.lineages.epoch();
+            let keys = self.keys_below(&range, lsn).await;
+            if self.shared.lineages.epoch() != epoch {
+                continue;
+            }
+            let mut out = Vec::new();
+            for key in keys? {
+                if let Some(value) = self.get_opt(key, lsn).await?
+                    && !value.is_empty()
+                {
+                    out.push((key, value));
+                }
+            }
+            return Ok(out);
+        }
+    }
+
+    /// All keys of a sparse range that had a value at or below `lsn`.
+    pub(super) async fn keys_below(&self, range: &KeyRange, lsn: Lsn) -> Result<BTreeSet<Key>> {
         let mut keys = BTreeSet::new();
-        let mut timeline = self;
+        let mut below: Option<Arc<Timeline>> = None;
         let mut end = lsn.saturating_add(1);
         loop {
-            for source in timeline.layers().overlapping(&range, Lsn::INVALID, end) {
+            let timeline = below.as_deref().unwrap_or(self);
+            let origin = timeline.ancestor();
+            for source in timeline.layers().overlapping(range, Lsn::INVALID, end) {
                 match source {
                     Source::Memory(m) => {
                         let span = range.start..range.end;
                         keys.extend(m.keys(span, Lsn::INVALID..end, MAX_SCAN_KEYS));
                     }
                     Source::File(l) => {
-                        keys.extend(l.keys_in(&timeline.shared, &range, MAX_SCAN_KEYS).await?);
+                        keys.extend(l.keys_in(&timeline.shared, range, MAX_SCAN_KEYS).await?);
                     }
                 }
                 if keys.len() > MAX_SCAN_KEYS {
@@ -426,10 +466,11 @@ impl Timeline {
             if timeline.stopped.load(Ordering::Acquire) {
                 return Err(Error::Shutdown);
             }
-            let Some((ancestor, branch_point)) = &timeline.ancestor else {
+            let Some((ancestor, branch_point)) = origin else {
                 break;
             };
-            if !range.start.is_inherited() {
+            // A range may begin among keys that are not inherited and end among those that are.
+            if NOT_INHERITED.start <= range.start && range.end <= NOT_INHERITED.end {
                 break;
             }
             end = end.min(branch_point.saturating_add(1));
@@ -437,16 +478,8 @@ impl Timeline {
             ancestor
                 .wait_lsn(end.saturating_sub(1), ANCESTOR_WAIT)
                 .await?;
-            timeline = ancestor;
+            below = Some(ancestor);
         }
-        let mut out = Vec::with_capacity(keys.len());
-        for key in keys {
-            if let Some(value) = self.get_opt(key, lsn).await?
-                && !value.is_empty()
-            {
-                out.push((key, value));
-            }
-        }
-        Ok(out)
+        Ok(keys)
     }
 }

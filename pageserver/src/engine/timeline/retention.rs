@@ -191,6 +191,15 @@ impl Retention {
         (cutoff, held)
     }
 
+    /// A timeline that has taken over its ancestor's history up to the branch point `at` is readable
+    /// from `from` on, unless it has collected beyond `at` itself.
+    pub fn reopen(&self, at: Lsn, from: Lsn) {
+        let _holders = self.holders.lock();
+        if self.cutoff.get() <= at {
+            self.cutoff.reset(from.min(at));
+        }
+    }
+
     /// Leases that have not ended: (LSN, time of day of the end).
     pub fn leases(&self, now: Duration) -> Vec<(Lsn, Duration)> {
         let holders = self.holders.lock();

@@ -42,6 +42,11 @@ impl Remote {
         &self.index
     }
 
+    /// Notes that layers are in the bucket.
+    pub fn note_uploaded(&mut self, names: impl Iterator<Item = String>) {
+        self.uploaded.extend(names);
+    }
+
     /// Starts from an index; the layers it names are in the bucket.
     pub fn new(index: IndexPart) -> Self {
         let uploaded = index
@@ -208,6 +213,12 @@ impl Timeline {
     }
 
     pub(super) async fn upload_layer(&self, layer: &Layer) -> Result<()> {
+        let key = layer.object_key(&self.tenant.tenant, &self.id);
+        self.put_layer(layer, &key).await
+    }
+
+    /// Stores the file of a layer as an object.
+    pub(super) async fn put_layer(&self, layer: &Layer, key: &str) -> Result<()> {
         let env = &self.shared.env;
         let path = layer.local_path();
         let body = match env.disk.host_path(&path) {
@@ -218,13 +229,7 @@ impl Timeline {
             },
             None => Body::Bytes(Bytes::from(env.disk.read(&path)?)),
         };
-        env.bucket
-            .put(
-                &layer.object_key(&self.tenant.tenant, &self.id),
-                body,
-                PutMode::Overwrite,
-            )
-            .await?;
+        env.bucket.put(key, body, PutMode::Overwrite).await?;
         self.shared.metrics.uploaded(layer.size());
         Ok(())
     }

@@ -165,12 +165,12 @@ impl Timeline {
     fn pieces(&self, map: &LayerMap) -> Vec<Piece> {
         let mut bounds: BTreeSet<Key> = map.boundaries().collect();
         let mut ancestors: Vec<(Arc<LayerMap>, Lsn)> = Vec::new();
-        let mut next = &self.ancestor;
+        let mut next = self.ancestor();
         while let Some((ancestor, at)) = next {
             let map = ancestor.layers();
             bounds.extend(map.boundaries());
-            ancestors.push((map, *at));
-            next = &ancestor.ancestor;
+            ancestors.push((map, at));
+            next = ancestor.ancestor();
         }
         bounds.insert(Key::MIN);
         bounds.insert(Key::MAX);

@@ -12,12 +12,14 @@
 //! Whenever changes are written, a chain that grew too long gets a page in its midst.
 
 mod cells;
+mod cut;
 mod image;
 mod keyspace;
 mod merge;
 mod rewrite;
 
 pub use cells::{Cell, Work};
+pub use cut::NOT_INHERITED;
 
 use super::{State, Timeline};
 use crate::engine::error::Result;
@@ -318,9 +320,11 @@ impl Timeline {
     /// Number of changes that a read of `key` just below `end` would replay.
     pub(super) async fn chain_length(&self, key: &Key, end: Lsn) -> Result<usize> {
         let mut total = 0;
-        let mut timeline = self;
+        let mut below: Option<Arc<Timeline>> = None;
         let mut end = end;
         loop {
+            let timeline = below.as_deref().unwrap_or(self);
+            let origin = timeline.ancestor();
             let map = timeline.layers();
             while let Some(found) = map.search(key, end) {
                 let complete = match &found.source {
@@ -341,10 +345,10 @@ impl Timeline {
                 }
                 end = found.floor;
             }
-            match &timeline.ancestor {
+            match origin {
                 Some((ancestor, branch_point)) if key.is_inherited() => {
                     end = end.min(branch_point.saturating_add(1));
-                    timeline = ancestor;
+                    below = Some(ancestor);
                 }
                 _ => return Ok(total),
             }

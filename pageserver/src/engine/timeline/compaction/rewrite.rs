@@ -168,9 +168,13 @@ impl Timeline {
         let limit = self.shared.conf.load().delta_chain_threshold / 2;
         let now = self.shared.env.clock.wall();
         let (cutoff, held) = self.retention.advance(Lsn::INVALID, now);
-        let lowest = held
-            .lowest_from(order.lsns.start)
-            .map_or(cutoff, |lsn| lsn.min(cutoff));
+        // While collection is blocked everything stays, for branches that are not known here yet.
+        let lowest = match self.shared.collection.blocked().is_empty() {
+            true => held
+                .lowest_from(order.lsns.start)
+                .map_or(cutoff, |lsn| lsn.min(cutoff)),
+            false => Lsn::INVALID,
+        };
         let mut trim = Trim {
             lowest,
             held: Vec::new(),
