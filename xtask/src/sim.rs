@@ -1,5 +1,7 @@
 //! `cargo xtask sim`: the seeded simulation of the storage engine.
 
+mod planted;
+
 use crate::run::{cargo, step};
 use anyhow::Result;
 use std::process::Command;
@@ -11,6 +13,10 @@ pub struct Arguments {
     /// Use the program as it is
     #[arg(long)]
     no_build: bool,
+    /// Plant bugs in a copy of the tree, one at a time, and see that the simulation finds each; takes
+    /// half an hour
+    #[arg(long)]
+    planted: bool,
     /// `--seed N` repeats a run; `--seeds N` runs that many; `--for 10m` runs fresh ones until time is
     /// out; `--every-fault` lets each operation of a fixed history fail in turn; further --jobs N,
     /// --keep-going, --loud, --log
@@ -20,6 +26,9 @@ pub struct Arguments {
 
 /// Builds and runs the simulation.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.planted {
+        return planted::run();
+    }
     if !arguments.no_build {
         // As the tests build it, so that nothing is compiled for a second time.
         let tests = ["test", "--workspace", "--locked", "--no-run"];

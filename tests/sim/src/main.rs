@@ -141,11 +141,13 @@ fn each<P: Sync + std::fmt::Debug>(
             });
         }
     });
-    let took = started.elapsed().as_secs_f64();
-    println!("{} histories in {took:.1} s", points.len());
     match failed.into_inner() {
-        0 => Ok(()),
-        n => bail!("{n} failed"),
+        0 => {
+            let took = started.elapsed().as_secs_f64();
+            println!("{} histories in {took:.1} s", points.len());
+            Ok(())
+        }
+        _ => bail!("histories failed"),
     }
 }
 
