@@ -198,7 +198,9 @@ impl Tenant {
         if branch.marks().ancestor.is_none() {
             // An earlier attempt got this far; its index may or may not be there.
             branch.store_marks().await?;
-            return branch.leave(ancestor);
+            branch.leave(ancestor)?;
+            branch.forget_made();
+            return Ok(());
         }
         let root = self.root_of(branch, at, how.levels)?;
         branch.block_gc(DetachAncestor).await?;
@@ -249,9 +251,12 @@ impl Tenant {
             }
             if gone || moved.is_ok() {
                 self.changing.lock().moving.remove(&child.id);
-                info!(tenant = %self.id, timeline = %child.id, from = %id, to = %branch.id, "moved");
-            } else if let Err(e) = moved {
-                warn!(tenant = %self.id, timeline = %child.id, "not moved: {e}");
+            }
+            match moved {
+                Ok(()) => {
+                    info!(tenant = %self.id, timeline = %child.id, from = %id, to = %branch.id, "moved");
+                }
+                Err(e) => warn!(tenant = %self.id, timeline = %child.id, "not moved: {e}"),
             }
         }
         // Those that could not be loaded must move as well, after a restart that loads them.
