@@ -1,5 +1,6 @@
 //! Counters of the engine. Handles are held, never looked up, on hot paths; no label has a
-//! per-tenant value.
+//! per-tenant value, except where a series exists for few timelines and only as long as it says
+//! something.
 
 use super::timeline::compaction::Outcome;
 use super::timeline::{Collected, ReadStats};
@@ -9,10 +10,18 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use types::{Lsn, TenantShardId, TimelineId};
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct JobLabel {
     job: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct TimelineLabel {
+    tenant_id: String,
+    shard_id: String,
+    timeline_id: String,
 }
 
 /// The engine's counters.
@@ -40,6 +49,7 @@ pub struct Metrics {
     scrubbed_bytes: Counter,
     scrub_repairs: Counter,
     scrub_losses: Counter,
+    standby_horizon: Family<TimelineLabel, Gauge>,
     /// Pages put into chains of changes that grew long.
     pub pages_materialized: Counter,
     /// WAL records ingested.
@@ -89,6 +99,7 @@ impl Metrics {
             scrubbed_bytes: Counter::default(),
             scrub_repairs: Counter::default(),
             scrub_losses: Counter::default(),
+            standby_horizon: Family::default(),
             pages_materialized: Counter::default(),
             wal_records: Counter::default(),
             wal_bytes: Counter::default(),
@@ -201,6 +212,11 @@ impl Metrics {
             m.scrub_losses.clone(),
         );
         r.register(
+            "standby_horizon",
+            "Lowest LSN reported by read replicas since the last garbage collection",
+            m.standby_horizon.clone(),
+        );
+        r.register(
             "pages_materialized",
             "Pages put into chains of changes that grew long",
             m.pages_materialized.clone(),
@@ -269,6 +285,29 @@ impl Metrics {
         self.scrubbed_bytes.inc_by(bytes);
         self.scrub_repairs.inc_by(repaired as u64);
         self.scrub_losses.inc_by(lost as u64);
+    }
+
+    /// Says where the read replicas of a timeline are, if that is known.
+    pub fn set_standby_horizon(
+        &self,
+        tenant: TenantShardId,
+        timeline: TimelineId,
+        at: Option<Lsn>,
+    ) {
+        let label = TimelineLabel {
+            tenant_id: tenant.tenant.to_string(),
+            shard_id: tenant.shard.to_string(),
+            timeline_id: timeline.to_string(),
+        };
+        match at {
+            Some(lsn) => {
+                let value = i64::try_from(lsn.0).unwrap_or(i64::MAX);
+                self.standby_horizon.get_or_create(&label).set(value);
+            }
+            None => {
+                self.standby_horizon.remove(&label);
+            }
+        }
     }
 
     /// Counts a garbage collection.

@@ -116,7 +116,10 @@ impl Timeline {
         let Some(_allowed) = self.shared.collection.begin().await else {
             return Ok(Collected::default());
         };
-        let target = self.planned_cutoff(horizon).await?;
+        let planned = self.planned_cutoff(horizon).await?;
+        let target = Lsn(self.retention.spare_standbys(planned).0 & !7);
+        let metrics = &self.shared.metrics;
+        metrics.set_standby_horizon(self.tenant, self.id, None);
         let before = self.gc_cutoff();
         let (cutoff, held) = self.retention.advance(target, self.shared.env.clock.wall());
         if cutoff > before {

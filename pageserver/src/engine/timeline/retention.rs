@@ -13,6 +13,8 @@ use types::{Lsn, TimelineId};
 
 /// Most leases of one timeline, against memory without a limit.
 pub const MAX_LEASES: usize = 100_000;
+/// A read replica that is this many bytes behind the cutoff, or more, does not hold it back.
+pub const MAX_STANDBY_LAG: u64 = 10 << 30;
 
 #[derive(Debug, Default)]
 struct Holders {
@@ -22,6 +24,8 @@ struct Holders {
     leases: BTreeMap<Lsn, Duration>,
     /// Branch points of children.
     branches: BTreeMap<TimelineId, Lsn>,
+    /// Lowest LSN that a read replica reported since the last collection.
+    standby: Option<Lsn>,
 }
 
 /// The cutoff of a timeline and what holds it back.
@@ -165,6 +169,26 @@ impl Retention {
         self.holders.lock().branches.remove(&child);
     }
 
+    /// Notes where a read replica is. It holds back the next collection only: one that is still there
+    /// reports again.
+    pub fn note_standby(&self, lsn: Lsn) {
+        let mut holders = self.holders.lock();
+        holders.standby = Some(holders.standby.map_or(lsn, |other| other.min(lsn)));
+    }
+
+    /// Lowest LSN that a read replica reported since the last collection.
+    pub fn standby(&self) -> Option<Lsn> {
+        self.holders.lock().standby
+    }
+
+    /// A cutoff for a collection that begins now, held back for read replicas that are not too far
+    /// behind. What they reported is forgotten.
+    pub fn spare_standbys(&self, target: Lsn) -> Lsn {
+        let standby = self.holders.lock().standby.take();
+        let near = |lsn: &Lsn| target.0.saturating_sub(lsn.0) < MAX_STANDBY_LAG;
+        standby.filter(near).map_or(target, |lsn| target.min(lsn))
+    }
+
     /// Raises the cutoff towards `target`, not beyond any reader under way. Returns the cutoff
     /// that holds from now on, and what is held below it.
     pub fn advance(&self, target: Lsn, now: Duration) -> (Lsn, Held) {
@@ -257,6 +281,16 @@ impl Timeline {
         self.pin(lsn)
     }
 
+    /// A read replica of this timeline has replayed up to `lsn`: the next collection spares it.
+    pub fn note_standby(&self, lsn: Lsn) {
+        if lsn.is_valid() {
+            self.retention.note_standby(lsn);
+            let lowest = self.retention.standby().unwrap_or(lsn);
+            let metrics = &self.shared.metrics;
+            metrics.set_standby_horizon(self.tenant, self.id, Some(lowest));
+        }
+    }
+
     /// Keeps `lsn` readable for `length` from now. Returns the time of day of the lease's end.
     ///
     /// # Errors
@@ -309,6 +343,29 @@ mod tests {
         assert!(r.advance(Lsn(160), later).1.leases.is_empty());
         assert!(r.pin(Lsn(88), later).is_err());
         assert!(r.lease(Lsn(88), later, later).is_err());
+    }
+
+    #[test]
+    fn a_read_replica_holds_one_collection_back_unless_it_is_far_behind() {
+        let r = retention();
+        let far = Lsn(MAX_STANDBY_LAG + 800);
+        assert_eq!(r.spare_standbys(far), far);
+        r.note_standby(far.saturating_sub(80));
+        r.note_standby(far.saturating_sub(160));
+        r.note_standby(far);
+        assert_eq!(r.standby(), Some(far.saturating_sub(160)));
+        assert_eq!(r.spare_standbys(far), far.saturating_sub(160));
+        assert_eq!((r.standby(), r.spare_standbys(far)), (None, far));
+        for (standby, cutoff) in [
+            // Ahead of the cutoff.
+            (far.saturating_add(8), far),
+            // Just near enough, and just not.
+            (Lsn(801), Lsn(801)),
+            (Lsn(800), far),
+        ] {
+            r.note_standby(standby);
+            assert_eq!(r.spare_standbys(far), cutoff, "{standby}");
+        }
     }
 
     #[test]
