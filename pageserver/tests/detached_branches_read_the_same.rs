@@ -7,7 +7,7 @@
 
 use bucket::{Bucket as _, Memory};
 use bytes::Bytes;
-use layer_format::index_part::IndexPart;
+use layer_format::index_part::{IndexPart, RelSizeMigration};
 use layer_format::{Metadata, path};
 use pageserver::engine::disk::HostDisk;
 use pageserver::engine::env::{Env, HostClock, HostEntropy};
@@ -487,6 +487,46 @@ async fn a_detached_branch_has_the_history_below_its_branch_point() {
         at: Some(START),
     };
     world.tenant().branch(early).await.unwrap();
+}
+
+/// Relations of a tenant that lists them by one key each are listed so on its branches, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn branches_inherit_the_form_of_the_relation_directory() {
+    let mut world = World::new(3).await;
+    let listed = Key::rel_dir_entry(RelTag {
+        spc: 1663,
+        db: 5,
+        rel: 30000,
+        fork: Fork::Main,
+    });
+    let root = world.timeline(ROOT);
+    let lsn = root.last_record_lsn().saturating_add(8);
+    let mut batch = Batch::new();
+    batch.put(listed, lsn, &Value::Image(Bytes::from_static(b"x")));
+    batch.last_lsn = lsn;
+    root.write(batch).await.unwrap();
+    root.checkpoint().await.unwrap();
+    // As a tenant comes from the reference.
+    let key = path::index_part(&TENANT, &ROOT, root.generation);
+    let object = world.bucket.get(&key).await.unwrap();
+    let mut index = IndexPart::from_json(&object.body).unwrap();
+    index.rel_size_migration = Some(RelSizeMigration::Migrated);
+    index.rel_size_migrated_at = Some(START);
+    let body = index.to_json().unwrap();
+    let put = bucket::PutMode::Overwrite;
+    world.bucket.put(&key, body.into(), put).await.unwrap();
+    world.engine = engine(&world.directory, &world.bucket);
+    assert!(world.engine.load_all().await.unwrap().is_empty());
+    let request = Branch {
+        id: TimelineId([2; 16]),
+        ancestor: ROOT,
+        at: None,
+    };
+    let branch = world.tenant().branch(request).await.unwrap();
+    assert_eq!(branch.relations(1663, 5, lsn).await.unwrap().len(), 1);
+    world.restart(true).await;
+    let branch = world.timeline(request.id);
+    assert_eq!(branch.relations(1663, 5, lsn).await.unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -105,6 +105,11 @@ async fn deleted_rows_are_on_branches_of_before() -> Result<()> {
     ensure!(found["kind"] == "present", "{found}");
     let old = s.at_time(&s.noted, "&version=1").await?;
     ensure!(old == found["lsn"] && old.is_string(), "{old} and {found}");
+    let leased = s.at_time(&s.noted, "&with_lease=true").await?;
+    ensure!(
+        leased["lsn"] == found["lsn"] && leased["valid_until"].is_string(),
+        "{leased}"
+    );
     let newest = s.at_time(&s.noted, "").await?;
     ensure!(newest == found, "{newest} and {found}");
     let lsn: Lsn = old.as_str().context("no LSN")?.parse()?;

@@ -77,6 +77,8 @@ pub struct TenantConf {
     pub pitr_interval: Duration,
     /// How long a lease of an LSN lasts, and garbage collection waits after a start.
     pub lsn_lease_length: Duration,
+    /// How long a lease lasts that comes with the LSN of a time.
+    pub lsn_lease_length_for_ts: Duration,
     /// Limit for opening a WAL connection and for silence on an open one.
     pub walreceiver_connect_timeout: Duration,
     overrides: Map<String, Value>,
@@ -98,6 +100,7 @@ impl Default for TenantConf {
             gc_period: Duration::from_secs(3600),
             pitr_interval: Duration::from_secs(7 * 24 * 3600),
             lsn_lease_length: Duration::from_secs(600),
+            lsn_lease_length_for_ts: Duration::from_secs(60),
             walreceiver_connect_timeout: Duration::from_secs(10),
             overrides: Map::new(),
         }
@@ -158,6 +161,9 @@ impl TenantConf {
                 "gc_period" => conf.gc_period = duration(key, value)?,
                 "pitr_interval" => conf.pitr_interval = duration(key, value)?,
                 "lsn_lease_length" => conf.lsn_lease_length = duration(key, value)?,
+                "lsn_lease_length_for_ts" => {
+                    conf.lsn_lease_length_for_ts = duration(key, value)?;
+                }
                 "checkpoint_timeout" => conf.checkpoint_timeout = duration(key, value)?,
                 "walreceiver_connect_timeout" => {
                     conf.walreceiver_connect_timeout = duration(key, value)?;

@@ -245,6 +245,16 @@ pub async fn delete(
     }
 }
 
+/// Commit times are on shard zero.
+fn only_on_shard_zero(timeline: &Timeline) -> ApiResult<()> {
+    if timeline.tenant.shard.is_zero() {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(
+        "Commit times are only available on shard zero",
+    ))
+}
+
 /// `GET …/get_lsn_by_timestamp`.
 pub async fn lsn_by_timestamp(
     Extract(state): Extract<State>,
@@ -258,6 +268,8 @@ pub async fn lsn_by_timestamp(
         .ok_or_else(|| ApiError::bad_request("param timestamp is missing"))?;
     let time = humantime::parse_rfc3339_weak(text)
         .map_err(|e| ApiError::bad_request(format!("Invalid time: {text:?}: {e}")))?;
+    only_on_shard_zero(&timeline)?;
+    let with_lease = flag(&params, "with_lease", false)?;
     let found = timeline.lsn_for_timestamp(postgres_time(time)).await?;
     let version: u8 = match params.get("version") {
         None => 2,
@@ -265,8 +277,19 @@ pub async fn lsn_by_timestamp(
             .parse()
             .map_err(|_| ApiError::bad_request(format!("version: expected a number, not {v:?}")))?,
     };
+    let lease = || {
+        let length = timeline.shared().conf.load().lsn_lease_length_for_ts;
+        // Whoever gets no lease is not told when it ends.
+        timeline.lease(found.lsn(), length).ok()
+    };
+    let until = with_lease.then(lease).flatten();
     Ok(Json(if version >= 2 {
-        json!({"lsn": found.lsn(), "kind": found.kind()})
+        let mut answer = json!({"lsn": found.lsn(), "kind": found.kind()});
+        if let (Some(until), Some(members)) = (until, answer.as_object_mut()) {
+            let until = humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + until);
+            members.insert("valid_until".into(), until.to_string().into());
+        }
+        answer
     } else if found.kind() == "present" {
         json!(found.lsn())
     } else {
@@ -282,6 +305,7 @@ pub async fn timestamp_of_lsn(
 ) -> ApiResult<Json<String>> {
     let (_, timeline) = find(&state, &tenant, &timeline).await?;
     timeline.check_active()?;
+    only_on_shard_zero(&timeline)?;
     let text = params
         .get("lsn")
         .ok_or_else(|| ApiError::bad_request("param lsn is missing"))?;

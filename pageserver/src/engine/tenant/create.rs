@@ -186,6 +186,7 @@ impl Tenant {
             import: None,
             ..v
         });
+        (index.rel_size_migration, index.rel_size_migrated_at) = ancestor.relation_directory();
         let version = ancestor.version;
         let origin = Some((Arc::clone(ancestor), at));
         let branch = self

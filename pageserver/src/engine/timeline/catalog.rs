@@ -4,6 +4,7 @@
 use super::Timeline;
 use crate::engine::error::{Error, Result};
 use bytes::{Bytes, BytesMut};
+use layer_format::index_part::RelSizeMigration;
 use pg_format::checkpoint::CheckPoint;
 use pg_format::control::ControlFile;
 use std::collections::BTreeSet;
@@ -26,6 +27,13 @@ impl Timeline {
     /// True if relations are listed one key each at `lsn`, not in one value per database.
     fn lists_relations_sparsely(&self, lsn: Lsn) -> bool {
         self.sparse_relations_from.is_some_and(|from| lsn >= from)
+    }
+
+    /// The form of the directories of relations, as an index has it.
+    pub fn relation_directory(&self) -> (Option<RelSizeMigration>, Option<Lsn>) {
+        let migrated = self.sparse_relations_from;
+        let form = migrated.map(|_| RelSizeMigration::Migrated);
+        (form, migrated.filter(|from| from.is_valid()))
     }
 
     /// All relation forks of a database in a tablespace at `lsn`.
