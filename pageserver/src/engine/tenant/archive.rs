@@ -53,10 +53,9 @@ impl Tenant {
         timeline.check_active()?;
         let mut changing = self.changing.lock();
         if archived {
-            let coming = changing.coming(id);
             let in_use = |child: &TimelineId| !self.timeline(*child).is_ok_and(|t| t.is_archived());
-            let children = self.children(id).into_iter().filter(in_use);
-            let children: Vec<_> = children.chain(coming).collect();
+            let mut children = self.all_children(id, &changing);
+            children.retain(in_use);
             if !children.is_empty() {
                 return Err(Error::Precondition(format!(
                     "Cannot archive timeline which has non-archived child timelines: {children:?}"
