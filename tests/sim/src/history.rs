@@ -175,7 +175,8 @@ pub async fn act(
             let ancestor = tenant.timeline(parent)?;
             let at = beginning(&ancestor).saturating_add(bytes);
             refeed(&user, &ancestor, at, wal).await?;
-            if !world.oracle.lock().branches.contains_key(&id) {
+            let known = world.oracle.lock().branches.get(&id).map(|b| b.life);
+            if known.is_none_or(|life| life == Life::Deleted) {
                 let mut oracle = world.oracle.lock();
                 oracle.branch(id, parent, Lsn::INVALID, Life::Perhaps);
             }

@@ -159,6 +159,14 @@ impl Branch {
         let start = self.parent.map_or(START, |(_, lsn)| lsn);
         self.wal.last().map_or(start, |r| r.lsn)
     }
+
+    /// The newest record at or below `lsn` that changed anything.
+    pub fn last_change(&self, lsn: Lsn) -> Option<Lsn> {
+        let known = self.wal.partition_point(|r| r.lsn <= lsn);
+        let known = self.wal.get(..known)?;
+        let changed = known.iter().rev().find(|r| !r.changes.is_empty());
+        changed.map(|r| r.lsn)
+    }
 }
 
 /// All timelines.

@@ -142,6 +142,20 @@ impl World {
             {
                 self.fail(format!("{} timeline {}: {why}", node.name, t.id));
             }
+            let change = {
+                let oracle = self.oracle.lock();
+                let branch = oracle.branches.get(&t.id);
+                branch.and_then(|b| b.last_change(disk))
+            };
+            // Looked at whenever the position moves: no later failure may be needed to see it.
+            if let Some(lsn) = change.filter(|_| disk != before[1])
+                && !t.layers().files().any(|l| l.lsns().end > lsn)
+            {
+                self.fail(format!(
+                    "{} timeline {}: on disk up to {disk}, but no layer has the change at {lsn}",
+                    node.name, t.id
+                ));
+            }
             let mut oracle = self.oracle.lock();
             let tip = oracle.branches.get(&t.id).map(|b| b.tip());
             if let Some(b) = oracle

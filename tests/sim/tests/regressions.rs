@@ -623,3 +623,18 @@ fn a_write_that_is_dropped_is_done_or_not() {
         }
     });
 }
+
+/// A flush that ran into a stop took what the stop had dropped for written.
+#[test]
+fn a_flush_of_a_stopped_timeline_fails() {
+    simulated(async {
+        let (mut site, node) = Site::new().await;
+        let root = timeline(&node, ROOT);
+        site.write(&root, 400).await;
+        let before = root.disk_consistent_lsn();
+        root.stop().await;
+        let e = root.freeze_and_flush().await.unwrap_err();
+        assert!(matches!(e, Error::Shutdown), "{e}");
+        assert_eq!(root.disk_consistent_lsn(), before);
+    });
+}

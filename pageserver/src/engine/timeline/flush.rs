@@ -32,8 +32,7 @@ impl Timeline {
     pub async fn freeze_and_flush(&self) -> Result<()> {
         self.freeze().await;
         self.flush_frozen().await?;
-        self.settle().await;
-        Ok(())
+        self.settle().await
     }
 
     /// As [`Timeline::flush_frozen`], but before each layer waits while too many L0 layers wait for
@@ -119,8 +118,12 @@ impl Timeline {
 
     /// Nothing in memory and nothing half written: everything ingested is on disk already, though
     /// the last records may have stored nothing.
-    async fn settle(&self) {
+    async fn settle(&self) -> Result<()> {
         let _writer = self.writer.lock().await;
+        // Stopping drops what is in memory: nothing there does not mean that it was written.
+        if self.stopped.load(Ordering::Acquire) {
+            return Err(Error::Shutdown);
+        }
         let map = self.map.load();
         let idle = map.frozen().is_empty() && map.open().is_none_or(|o| o.is_empty());
         let last = self.last_record_lsn();
@@ -129,6 +132,7 @@ impl Timeline {
             self.update_map(|m| m.with_disk(disk));
             self.mark_index();
         }
+        Ok(())
     }
 
     /// Called by the timer when something may be due, and now and then in any case.
