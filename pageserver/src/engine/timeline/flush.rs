@@ -185,7 +185,8 @@ impl Timeline {
             if since == 0 {
                 self.unsaved_since_us.store(us(now), Ordering::Release);
             } else if since.saturating_add(us(timeout)) <= us(now) {
-                self.settle().await;
+                // Fails only when the timeline has stopped.
+                let _ = self.settle().await;
             }
         } else {
             self.unsaved_since_us.store(0, Ordering::Release);
