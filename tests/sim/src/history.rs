@@ -51,6 +51,8 @@ pub enum Action {
     Gc(TimelineId),
     /// Seconds for the background work.
     Wait(u64),
+    /// What is in the bucket leaves local disk.
+    Evict(TimelineId),
     /// Every key at both ends of the readable history.
     Look(TimelineId),
 }
@@ -95,6 +97,8 @@ pub const HISTORY: &[Action] = &[
     Action::Gc(ROOT),
     Action::Checkpoint(TWIN),
     Action::Checkpoint(ROOT),
+    Action::Evict(ROOT),
+    Action::Look(ROOT),
     Action::Wait(3),
 ];
 
@@ -219,6 +223,7 @@ pub async fn act(
             };
             tenant.timeline(id)?.gc(horizon).await.map(|_| ())
         }
+        Action::Evict(id) => tenant.timeline(id)?.evict_all().await.map(|_| ()),
         Action::Look(id) => {
             let timeline = tenant.timeline(id)?;
             let oldest = timeline.gc_cutoff().max(oracle::START);

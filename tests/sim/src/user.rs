@@ -35,6 +35,7 @@ enum Op {
     Resolve,
     Delete,
     Detach,
+    Evict,
     Freeze,
     Flush,
     Checkpoint,
@@ -56,6 +57,7 @@ const WEIGHTS: &[(Op, u64)] = &[
     (Op::Resolve, 15),
     (Op::Delete, 15),
     (Op::Detach, 10),
+    (Op::Evict, 15),
     (Op::Freeze, 15),
     (Op::Flush, 20),
     (Op::Checkpoint, 20),
@@ -107,6 +109,7 @@ pub async fn run(world: Arc<World>, node: Arc<Node>, mut random: Random) {
                 Op::Resolve => user.resolve(&mut random).await,
                 Op::Delete => user.delete(&mut random).await,
                 Op::Detach => user.detach(&mut random).await,
+                Op::Evict => user.evict(&mut random).await,
                 Op::Freeze | Op::Flush | Op::Checkpoint => user.maintain(op, &mut random).await,
                 Op::Compact => user.compact(&mut random).await,
                 Op::Gc => user.gc(&mut random).await,
@@ -637,6 +640,29 @@ impl User<'_> {
             // By the rules, or because of another attempt.
             Err(Error::BadRequest(_) | Error::Unavailable(_)) => Ok(()),
             Err(Error::Conflict(_)) if ancestor.is_none() => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Removes what is in the bucket from local disk, one layer or all.
+    async fn evict(&self, random: &mut Random) -> Done {
+        let Some(timeline) = self.pick(&[Life::Live], random) else {
+            return Ok(());
+        };
+        let layers: Vec<_> = timeline.layers().files().cloned().collect();
+        if layers.is_empty() || random.chance(0.3) {
+            let (count, _) = timeline.evict_all().await?;
+            self.event(format!("evicted {count} of {}", timeline.id));
+            return Ok(());
+        }
+        let n = random.below(layers.len() as u64) as usize;
+        match timeline.evict(&layers[n]).await {
+            Ok(evicted) => {
+                self.event(format!("evicted {}: {evicted}", layers[n].name()));
+                Ok(())
+            }
+            // Not in the bucket yet.
+            Err(Error::Precondition(_)) => Ok(()),
             Err(e) => Err(e),
         }
     }
