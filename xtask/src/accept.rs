@@ -129,6 +129,11 @@ async fn run_soak(arguments: &Arguments, size: Size, settings: &[&str]) -> Resul
         moments: arguments.moments,
         settings,
         scratch: scratch.path(),
+        watched: &|samples| {
+            plot::draw(samples, &arguments.plot)?;
+            println!("plot in {}", arguments.plot.display());
+            Ok(())
+        },
     };
     let o = soak::run(major, size, plan).await?;
     let wal = o.samples.last().map_or(0, |s| s.wal);
@@ -152,8 +157,6 @@ async fn run_soak(arguments: &Arguments, size: Size, settings: &[&str]) -> Resul
         worst(|s| s.disk as f64) / f64::from(1 << 20),
         worst(|s| s.memory as f64) / f64::from(1 << 20),
     );
-    plot::draw(&o.samples, &arguments.plot)?;
-    println!("  plot in {}", arguments.plot.display());
     let mut wrong = o.report.mismatches;
     for (lsn, report) in &o.moments {
         println!(

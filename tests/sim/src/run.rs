@@ -586,16 +586,19 @@ impl Run {
                 .collect()
         };
         for t in &timelines {
-            // What was begun is finished, unless the rules are against it.
-            if t.marks().gc_blocking.is_some() {
-                let levels = Levels::OneAndReparent;
-                self.expect("detaching at the end", user.detach_from(t, levels).await)?;
-            }
             loop {
                 let fed = user.feed(t, 50, false, &mut self.random).await;
                 if !self.expect("feeding at the end", fed)? {
                     break;
                 }
+            }
+        }
+        for t in &timelines {
+            // What was begun is finished, unless the rules are against it. A branch point of which the
+            // ancestor lost the WAL has come back by now.
+            if t.marks().gc_blocking.is_some() {
+                let levels = Levels::OneAndReparent;
+                self.expect("detaching at the end", user.detach_from(t, levels).await)?;
             }
             self.expect("the last checkpoint", t.checkpoint().await)?;
             if t.remote_consistent_lsn() < t.last_record_lsn() {

@@ -10,6 +10,7 @@ use api_client::model::TimelineCreate;
 use page_protocol::client::{Connection, Options};
 use page_protocol::message::{Relation, Version};
 use rand::Rng;
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub const SETTINGS: &[&str] = &[
 const SAMPLE: Duration = Duration::from_secs(5);
 /// Load between two retained moments.
 const MOMENT_SECONDS: u64 = 8;
+/// Retained moments that wait for their comparison, each with a copy of the primary's files.
+const KEPT: usize = 3;
 /// Reads between two samples.
 const READS: usize = 200;
 
@@ -79,7 +82,7 @@ pub struct Outcome {
 }
 
 /// How a run goes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Plan<'a> {
     /// Most transactions of pgbench a second.
     pub rate: Option<u32>,
@@ -89,6 +92,14 @@ pub struct Plan<'a> {
     pub settings: &'a [&'a str],
     /// Takes a copy of the primary's files for each moment.
     pub scratch: &'a Path,
+    /// Takes the measurements as soon as the load is over; comparing takes long.
+    pub watched: &'a dyn Fn(&[Sample]) -> Result<()>,
+}
+
+impl std::fmt::Debug for Plan<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Plan({} moments)", self.moments)
+    }
 }
 
 /// Imports a primary, loads it for `size.seconds`, retains some more moments, and compares.
@@ -98,6 +109,7 @@ pub async fn run(major: PgMajor, size: Size, plan: Plan<'_>) -> Result<Outcome> 
         moments,
         settings,
         scratch,
+        watched: tell,
     } = plan;
     let settings: Vec<&str> = SETTINGS.iter().chain(settings).copied().collect();
     let daemon = Daemon::start(&settings).await?;
@@ -128,14 +140,16 @@ pub async fn run(major: PgMajor, size: Size, plan: Plan<'_>) -> Result<Outcome> 
     };
     let (turns, watched) = tokio::join!(finish, watch.run());
     let (mut turns, (samples, reads)) = (turns?, watched?);
+    tell(&samples)?;
     let mut cluster = Arc::into_inner(cluster).context("the load still uses the primary")?;
-    let mut retained = Vec::new();
+    let mut retained = VecDeque::new();
+    let mut compared = Vec::new();
     for n in 0..moments {
         let shared = Arc::new(cluster);
         let load = Load::start_at(&shared, MOMENT_SECONDS, rate, turns)?;
         turns = load.finish().await?;
         cluster = Arc::into_inner(shared).context("the load still uses the primary")?;
-        retained.push(
+        retained.push_back(
             retain(
                 &daemon,
                 followed,
@@ -146,14 +160,16 @@ pub async fn run(major: PgMajor, size: Size, plan: Plan<'_>) -> Result<Outcome> 
             .await?,
         );
         cluster.start()?;
+        // Not at once: history is to be collected around the branch first.
+        if retained.len() > KEPT
+            && let Some(moment) = retained.pop_front()
+        {
+            compared.push(moment.compare(&daemon, followed, major).await?);
+        }
     }
     let report = pages::settle(&daemon, followed, &mut cluster).await?;
-    let mut compared = Vec::new();
-    for (branch, lsn, files) in retained {
-        let found =
-            compare::with_files(&daemon, followed.tenant, branch, lsn, &files, major).await?;
-        compared.push((lsn, found));
-        std::fs::remove_dir_all(&files)?;
+    for moment in retained {
+        compared.push(moment.compare(&daemon, followed, major).await?);
     }
     let written = [
         daemon.metric("pageserver_flushed_bytes_total").await?,
@@ -180,7 +196,7 @@ async fn retain(
     cluster: &mut Cluster,
     copy: &Path,
     n: usize,
-) -> Result<(TimelineId, Lsn, PathBuf)> {
+) -> Result<Moment> {
     let last = pages::stop(cluster)?;
     daemon
         .wait_lsn(followed.shard(), followed.timeline, last)
@@ -201,13 +217,46 @@ async fn retain(
         .create_timeline(followed.shard(), &request)
         .await?;
     std::fs::create_dir_all(copy)?;
-    let status = Command::new("cp")
-        .arg("-a")
-        .arg(cluster.data().join("."))
-        .arg(copy)
-        .status()?;
-    ensure!(status.success(), "copying the primary's files: {status}");
-    Ok((id, last, copy.to_owned()))
+    for entry in std::fs::read_dir(cluster.data())? {
+        let entry = entry?;
+        // As large as all the rest, and not compared.
+        if entry.file_name() == "pg_wal" {
+            continue;
+        }
+        let status = Command::new("cp")
+            .args(["-a", "--reflink=auto"])
+            .arg(entry.path())
+            .arg(copy)
+            .status()?;
+        ensure!(status.success(), "copying the primary's files: {status}");
+    }
+    Ok(Moment {
+        branch: id,
+        lsn: last,
+        files: copy.to_owned(),
+    })
+}
+
+/// A moment retained as a branch, and the primary's files as they were.
+struct Moment {
+    branch: TimelineId,
+    lsn: Lsn,
+    files: PathBuf,
+}
+
+impl Moment {
+    async fn compare(
+        self,
+        daemon: &Daemon,
+        followed: Followed,
+        major: PgMajor,
+    ) -> Result<(Lsn, Report)> {
+        let Moment { branch, lsn, files } = self;
+        let tenant = followed.tenant;
+        let found = compare::with_files(daemon, tenant, branch, lsn, &files, major).await?;
+        std::fs::remove_dir_all(&files)?;
+        Ok((lsn, found))
+    }
 }
 
 /// Samples a daemon and reads from it.
