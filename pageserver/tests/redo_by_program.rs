@@ -3,28 +3,20 @@
 #![expect(clippy::disallowed_methods, reason = "writes programs to be run")]
 #![cfg(test)]
 
-use bucket::Memory;
+mod support;
+
 use bytes::Bytes;
-use layer_format::Metadata;
-use layer_format::index_part::IndexPart;
-use pageserver::engine::disk::HostDisk;
-use pageserver::engine::env::{Env, HostClock, HostEntropy};
-use pageserver::engine::metrics::Metrics;
 use pageserver::engine::redo_program::{Launcher, Process};
-use pageserver::engine::timeline::import::Layers;
 use pageserver::engine::{Engine, Timeline};
 use pageserver::redo_process::Programs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use types::{
-    Batch, Fork, Key, Lsn, PgMajor, RelTag, TenantId, TenantShardId, TimelineId, Value, WalRecord,
-};
+use support::{MAIN, Place, START, TENANT, VERSION};
+use types::{Batch, Fork, Key, Lsn, RelTag, Value, WalRecord};
 use wal_ingest::testing::RecordBuilder;
 
-const VERSION: PgMajor = PgMajor::V17;
-const START: Lsn = Lsn(0x1000);
 const EXTENSION: u8 = 128;
 const REL: RelTag = RelTag {
     spc: 1663,
@@ -42,45 +34,10 @@ fn example() -> PathBuf {
     path
 }
 
-async fn timeline(directory: &tempfile::TempDir) -> (Arc<Engine>, Arc<Timeline>) {
-    let env = Env {
-        disk: Arc::new(HostDisk::new(directory.path())),
-        bucket: Arc::new(Memory::new()),
-        clock: Arc::new(HostClock),
-        entropy: Arc::new(HostEntropy),
-    };
-    let metrics = Arc::new(Metrics::new(
-        &mut prometheus_client::registry::Registry::default(),
-    ));
-    let engine = Engine::new(env, 1 << 30, metrics, serde_json::Map::new()).0;
-    let id = TenantShardId::unsharded(TenantId([7; 16]));
-    let tenant = engine
-        .create_tenant(id, serde_json::Map::new(), None)
-        .await
-        .unwrap();
-    let index = IndexPart::new(Metadata {
-        disk_consistent_lsn: Lsn::INVALID,
-        prev_record_lsn: None,
-        ancestor_timeline: None,
-        ancestor_lsn: Lsn::INVALID,
-        latest_gc_cutoff_lsn: START,
-        initdb_lsn: START,
-        pg_version: VERSION,
-    });
-    let timeline = tenant
-        .create_for_import(TimelineId([1; 16]), VERSION, index)
-        .await
-        .unwrap();
-    let mut layers = Layers::new(&timeline, START);
-    let control = include_bytes!("../../libs/pg_format/tests/data/pg_control_17.bin");
-    let mut file = control.to_vec();
-    file.resize(8192, 0);
-    layers.put(Key::CONTROL_FILE, file.into()).unwrap();
-    timeline
-        .adopt_import(layers.finish().unwrap(), START)
-        .await
-        .unwrap();
-    timeline.finish_import().await.unwrap();
+async fn timeline(place: &Place) -> (Arc<Engine>, Arc<Timeline>) {
+    let engine = place.engine();
+    let tenant = engine.create_tenant(TENANT, Default::default(), None).await;
+    let timeline = support::timeline(&tenant.unwrap(), MAIN, 0).await;
     (engine, timeline)
 }
 
@@ -97,8 +54,8 @@ fn put(block: u32, init: bool, at: u16, byte: u8) -> WalRecord {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_of_an_extension_is_read() {
-    let directory = tempfile::tempdir().unwrap();
-    let (engine, timeline) = timeline(&directory).await;
+    let place = Place::default();
+    let (engine, timeline) = timeline(&place).await;
     const BLOCKS: u32 = 8;
     let mut batch = Batch::new();
     for n in 0..20u64 {

@@ -76,7 +76,8 @@ impl Tenant {
                 Some((*id, i.metadata.ancestor_lsn, ancestor))
             })
             .collect();
-        // Ancestors first; what has no loadable ancestor is left over.
+        // Ancestors first; what has no loadable ancestor is left over. From here on nothing fails as a
+        // whole and nothing is waited for: a load that is given up leaves no timeline at work.
         for _ in 0..MAX_DEPTH {
             let ready: Vec<TimelineId> = indexes
                 .iter()
@@ -95,7 +96,7 @@ impl Tenant {
                     continue;
                 };
                 let ancestor = index.metadata.ancestor_timeline;
-                if let Err(e) = self.load_timeline(id, index, &branches).await {
+                if let Err(e) = self.load_timeline(id, index, &branches) {
                     warn!(tenant = %self.id, timeline = %id, "cannot be loaded: {e}");
                     self.unloaded.lock().insert(id, ancestor);
                 }
@@ -106,7 +107,7 @@ impl Tenant {
             self.unloaded.lock().insert(id, ancestor);
             warn!(tenant = %self.id, timeline = %id, ancestor = ?index.metadata.ancestor_timeline, "cannot be loaded: its ancestor is missing");
         }
-        self.remove_strangers()?;
+        self.remove_strangers();
         Ok(unfinished)
     }
 
@@ -164,7 +165,7 @@ impl Tenant {
             .map_err(|e| Error::layer(key.clone(), e))
     }
 
-    async fn load_timeline(
+    fn load_timeline(
         self: &Arc<Self>,
         id: TimelineId,
         index: IndexPart,
@@ -237,20 +238,32 @@ impl Tenant {
         Ok(())
     }
 
-    /// Local directories of timelines that the bucket does not know are left over from a crash.
-    fn remove_strangers(&self) -> Result<()> {
+    /// Local directories of timelines that the bucket does not know are left over from a crash. Those
+    /// of timelines that cannot be loaded now stay: with them would go the password of their source.
+    fn remove_strangers(&self) {
         let disk = &self.shared.env.disk;
         let dir = format!("tenants/{}/timelines", self.id);
-        for entry in disk.list(&dir)? {
-            let known = entry
-                .name
-                .parse()
-                .is_ok_and(|id: TimelineId| self.timelines.read().contains_key(&id));
-            if !known {
-                info!(tenant = %self.id, name = %entry.name, "left over from an unfinished creation, removed");
-                disk.remove_dir_all(&format!("{dir}/{}", entry.name))?;
+        let entries = disk.list(&dir).unwrap_or_else(|e| {
+            warn!(tenant = %self.id, path = %dir, "left-over files cannot be looked for now: {e}");
+            Vec::new()
+        });
+        for entry in entries {
+            let path = format!("{dir}/{}", entry.name);
+            let Ok(id) = entry.name.parse::<TimelineId>() else {
+                warn!(tenant = %self.id, %path, "not of this program, left alone");
+                continue;
+            };
+            if self.timelines.read().contains_key(&id) || self.unloaded.lock().contains_key(&id) {
+                continue;
+            }
+            match disk.remove_dir_all(&path) {
+                Ok(()) => {
+                    info!(tenant = %self.id, %path, "left over from an unfinished creation, removed")
+                }
+                Err(e) => {
+                    warn!(tenant = %self.id, %path, "left over from an unfinished creation, cannot be removed now: {e}")
+                }
             }
         }
-        Ok(())
     }
 }
