@@ -15,6 +15,7 @@ use pageserver::engine::timeline::import::Layers;
 use pageserver::engine::{Engine, Tenant, Timeline};
 use serde_json::Map;
 use std::sync::Arc;
+use types::directory::{DbDirectory, SlruDirectory, TwoPhaseDirectory, encode_size};
 use types::{Key, Lsn, PAGE_SIZE, PgMajor, SlruKind, TenantId, TenantShardId, TimelineId};
 
 /// Version of the Postgres that timelines are of.
@@ -91,11 +92,32 @@ pub async fn timeline(tenant: &Arc<Tenant>, id: TimelineId, pages: u32) -> Arc<T
     for n in 0..pages {
         layers.put(page_key(n), first_page(n)).unwrap();
     }
-    layers.put(Key::CONTROL_FILE, control_file()).unwrap();
+    for (key, value) in directories(pages) {
+        layers.put(key, value).unwrap();
+    }
     let layers = layers.finish().unwrap();
     timeline.adopt_import(layers, START).await.unwrap();
     timeline.finish_import().await.unwrap();
     timeline
+}
+
+/// What says that the pages are there, and no databases.
+fn directories(pages: u32) -> Vec<(Key, Bytes)> {
+    let kind = SlruKind::MultiXactOffsets;
+    let segments = SlruDirectory {
+        segments: [0].into(),
+    };
+    vec![
+        (Key::DB_DIR, DbDirectory::default().encode()),
+        (Key::slru_dir(kind), segments.encode()),
+        (Key::slru_segment_size(kind, 0), encode_size(pages)),
+        (
+            Key::TWO_PHASE_DIR,
+            TwoPhaseDirectory::default().encode(true),
+        ),
+        (Key::CONTROL_FILE, control_file()),
+        (Key::CHECKPOINT, Bytes::from_static(b"checkpoint")),
+    ]
 }
 
 /// A control file of [`VERSION`].

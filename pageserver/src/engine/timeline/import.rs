@@ -133,7 +133,7 @@ impl Layers {
         let env = &self.env;
         let layer = env.blocking(|| {
             let finished = writer.finish(end).map_err(write_error)?;
-            draft.publish(env, &self.timeline, finished)
+            draft.publish(&self.timeline, finished)
         })?;
         self.done.push(Arc::new(layer));
         Ok(())

@@ -82,10 +82,10 @@ impl Timeline {
         let Some((draft, writer)) = open else {
             return written.map(|()| None);
         };
+        written?;
         env.blocking(|| {
-            let end = source.keys().end;
-            let finished = written.and_then(|()| writer.finish(end).map_err(write_error));
-            draft.end(env, self, finished).map(Some)
+            let finished = writer.finish(source.keys().end).map_err(write_error)?;
+            draft.publish(self, finished).map(Some)
         })
     }
 
@@ -114,8 +114,8 @@ impl Timeline {
             }
             writer.finish(all.end).map_err(write_error)
         };
-        let written = written.await;
-        env.blocking(|| draft.end(env, self, written)).map(Some)
+        let finished = written.await?;
+        env.blocking(|| draft.publish(self, finished)).map(Some)
     }
 
     /// Values that an image layer has of these keys.
@@ -170,8 +170,8 @@ impl Timeline {
         let env = &self.shared.env;
         let (draft, sink) = Draft::create(env, &self.directory(), "cut")?;
         let layer = env.blocking(|| {
-            let written = self.fill_image(sink, keys, lsn, values);
-            draft.end(env, self, written)
+            let finished = self.fill_image(sink, keys, lsn, values)?;
+            draft.publish(self, finished)
         })?;
         Ok(Some(layer))
     }

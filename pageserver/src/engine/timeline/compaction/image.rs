@@ -4,7 +4,7 @@ use super::super::Timeline;
 use super::Cell;
 use super::keyspace::{Keyspace, SPARSE};
 use crate::engine::error::{Error, Result};
-use crate::engine::layer::{self, Draft, FileSink, Layer, write_error};
+use crate::engine::layer::{Draft, FileSink, Layer, Written, write_error};
 use bytes::Bytes;
 use layer_format::ImageWriter;
 use layer_format::writer::Options;
@@ -29,7 +29,7 @@ struct Images<'a> {
     /// Where the next layer begins.
     start: Key,
     open: Option<Open>,
-    done: Vec<Arc<Layer>>,
+    done: Written,
 }
 
 impl Images<'_> {
@@ -69,18 +69,12 @@ impl Images<'_> {
         };
         let env = &self.timeline.shared.env;
         let layer = env.blocking(|| {
-            let written = open.writer.finish(end).map_err(write_error);
-            open.draft.end(env, self.timeline, written)
+            let finished = open.writer.finish(end).map_err(write_error)?;
+            open.draft.publish(self.timeline, finished)
         })?;
-        self.done.push(Arc::new(layer));
+        self.done.push(layer);
         self.start = end;
         Ok(())
-    }
-
-    /// Removes everything written.
-    fn abandon(self) {
-        let env = &self.timeline.shared.env;
-        layer::abandon(env, self.open.map(|o| o.draft), &self.done);
     }
 }
 
@@ -104,21 +98,17 @@ impl Timeline {
             target: self.shared.conf.load().compaction_target_size,
             start: cell.keys.start,
             open: None,
-            done: Vec::new(),
+            done: Written::new(&self.shared.env),
         };
         let result = self.fill(&mut images, cell, keyspace, lsn).await;
         match result {
-            Ok(()) => Ok(images.done),
+            Ok(()) => Ok(images.done.take()),
             Err(e @ (Error::MissingKey { .. } | Error::Redo { .. } | Error::Value { .. })) => {
-                images.abandon();
                 self.shared.metrics.job_failed("image");
                 warn!(tenant = %self.tenant, timeline = %self.id, start = %cell.keys.start, end = %cell.keys.end, %lsn, "no image made: {e}");
                 Ok(Vec::new())
             }
-            Err(e) => {
-                images.abandon();
-                Err(e)
-            }
+            Err(e) => Err(e),
         }
     }
 

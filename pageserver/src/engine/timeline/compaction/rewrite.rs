@@ -3,7 +3,7 @@
 use super::super::Timeline;
 use super::merge::Merge;
 use crate::engine::error::Result;
-use crate::engine::layer::{self, Draft, FileSink, Layer, write_error};
+use crate::engine::layer::{Draft, FileSink, Layer, Written, write_error};
 use crate::engine::memory::Stored;
 use layer_format::DeltaWriter;
 use layer_format::writer::Options;
@@ -41,7 +41,7 @@ struct Outputs<'a> {
     /// Behind the last output.
     start: Key,
     open: Option<Open>,
-    done: Vec<Arc<Layer>>,
+    done: Written,
 }
 
 impl Outputs<'_> {
@@ -109,17 +109,11 @@ impl Outputs<'_> {
         self.start = end;
         let env = &self.timeline.shared.env;
         let layer = env.blocking(|| {
-            let written = open.writer.finish(end).map_err(write_error);
-            open.draft.end(env, self.timeline, written)
+            let finished = open.writer.finish(end).map_err(write_error)?;
+            open.draft.publish(self.timeline, finished)
         })?;
-        self.done.push(Arc::new(layer));
+        self.done.push(layer);
         Ok(())
-    }
-
-    /// Removes everything written.
-    fn abandon(self) {
-        let env = &self.timeline.shared.env;
-        layer::abandon(env, self.open.map(|o| o.draft), &self.done);
     }
 }
 
@@ -153,15 +147,10 @@ impl Timeline {
             target: self.shared.conf.load().compaction_target_size,
             start: Key::MIN,
             open: None,
-            done: Vec::new(),
+            done: Written::new(&self.shared.env),
         };
-        match self.rewrite_into(order, &mut outputs).await {
-            Ok(()) => Ok(outputs.done),
-            Err(e) => {
-                outputs.abandon();
-                Err(e)
-            }
-        }
+        self.rewrite_into(order, &mut outputs).await?;
+        Ok(outputs.done.take())
     }
 
     async fn rewrite_into(&self, order: &Order<'_>, outputs: &mut Outputs<'_>) -> Result<()> {
