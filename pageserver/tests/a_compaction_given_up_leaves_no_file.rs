@@ -4,6 +4,7 @@
 
 mod support;
 
+use pageserver::engine::disk::{Disk as _, HostDisk};
 use pageserver::engine::timeline::compaction::Force;
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -34,13 +35,10 @@ async fn a_compaction_given_up_leaves_no_file() {
         timeline.write(batch).await.unwrap();
         timeline.freeze_and_flush().await.unwrap();
     }
-    let directory = place
-        .directory
-        .path()
-        .join(format!("tenants/{TENANT}/timelines/{MAIN}"));
+    let disk = HostDisk::new(place.directory.path());
     let on_disk = || -> BTreeSet<String> {
-        let entries = std::fs::read_dir(&directory).unwrap();
-        let names = entries.map(|e| e.unwrap().file_name().into_string().unwrap());
+        let entries = disk.list(&format!("tenants/{TENANT}/timelines/{MAIN}"));
+        let names = entries.unwrap().into_iter().map(|e| e.name);
         names.filter(|n| !n.ends_with(".json")).collect()
     };
     let known = || -> BTreeSet<String> {

@@ -5,36 +5,23 @@
 
 #![cfg(test)]
 
-use bucket::{Bucket as _, Memory};
+mod support;
+
+use bucket::Bucket as _;
 use bytes::Bytes;
 use layer_format::index_part::{IndexPart, RelSizeMigration};
-use layer_format::{Metadata, path};
-use pageserver::engine::disk::HostDisk;
-use pageserver::engine::env::{Env, HostClock, HostEntropy};
-use pageserver::engine::metrics::Metrics;
+use layer_format::path;
 use pageserver::engine::timeline::Horizon;
 use pageserver::engine::timeline::compaction::Force;
-use pageserver::engine::timeline::import::Layers;
 use pageserver::engine::{Branch, Detach, Engine, ErrorKind, Levels, Tenant, Timeline};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tempfile::TempDir;
-use types::directory::{DbDirectory, SlruDirectory, TwoPhaseDirectory, encode_size};
-use types::{
-    Batch, Fork, Key, Lsn, PgMajor, RelTag, SlruKind, TenantId, TenantShardId, TimelineId, Value,
-    WalRecord,
-};
+use support::*;
+use types::{Batch, Fork, Key, Lsn, RelTag, TimelineId, Value, WalRecord};
 
-const TENANT: TenantShardId = TenantShardId::unsharded(TenantId([7; 16]));
-const ROOT: TimelineId = TimelineId([1; 16]);
-const START: Lsn = Lsn(0x1000);
 const PAGES: u32 = 5;
 const SPARSE: u32 = 3;
-
-fn page(n: u32) -> Key {
-    Key::slru_block(SlruKind::MultiXactOffsets, 0, n)
-}
 
 /// Sparse, inherited by branches.
 fn entry(n: u32) -> Key {
@@ -47,7 +34,7 @@ fn entry(n: u32) -> Key {
 }
 
 fn keys() -> Vec<Key> {
-    let pages = (0..PAGES).map(page);
+    let pages = (0..PAGES).map(page_key);
     let entries = (0..SPARSE).map(entry);
     let origins = (0..SPARSE).map(|n| Key::repl_origin(n as u16));
     pages.chain(entries).chain(origins).collect()
@@ -76,94 +63,34 @@ struct Line {
 }
 
 struct World {
-    directory: TempDir,
-    bucket: Arc<Memory>,
+    place: Place,
     engine: Arc<Engine>,
     lines: BTreeMap<TimelineId, Line>,
     random: Random,
 }
 
-fn engine(directory: &TempDir, bucket: &Arc<Memory>) -> Arc<Engine> {
-    let env = Env {
-        disk: Arc::new(HostDisk::new(directory.path())),
-        bucket: Arc::clone(bucket) as Arc<dyn bucket::Bucket>,
-        clock: Arc::new(HostClock),
-        entropy: Arc::new(HostEntropy),
-    };
-    let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
-    let settings = serde_json::json!({
-        "compaction_threshold": 2,
-        "image_creation_threshold": 1,
-        "compaction_target_size": 65536,
-        "delta_chain_threshold": 6,
-    });
-    let defaults = settings.as_object().unwrap().clone();
-    // No runner: what happens in the background happens in the steps.
-    Engine::new(env, 1 << 30, Arc::new(metrics), defaults).0
-}
-
 impl World {
     async fn new(seed: u64) -> World {
-        let directory = tempfile::tempdir().unwrap();
-        let bucket = Arc::new(Memory::new());
-        let engine = engine(&directory, &bucket);
+        let place = Place::with(&serde_json::json!({
+            "compaction_threshold": 2,
+            "image_creation_threshold": 1,
+            "compaction_target_size": 65536,
+            "delta_chain_threshold": 6,
+        }));
+        // What happens in the background happens in the steps.
+        let engine = place.engine();
         let tenant = engine.create_tenant(TENANT, Default::default(), None).await;
-        let index = IndexPart::new(Metadata {
-            disk_consistent_lsn: Lsn::INVALID,
-            prev_record_lsn: None,
-            ancestor_timeline: None,
-            ancestor_lsn: Lsn::INVALID,
-            latest_gc_cutoff_lsn: START,
-            initdb_lsn: START,
-            pg_version: PgMajor::V17,
-        });
-        let timeline = tenant
-            .unwrap()
-            .create_for_import(ROOT, PgMajor::V17, index)
-            .await
-            .unwrap();
-        let mut layers = Layers::new(&timeline, START);
-        let mut versions = BTreeMap::new();
-        for n in 0..PAGES {
-            layers
-                .put(page(n), Bytes::from(vec![n as u8; 8192]))
-                .unwrap();
-            versions.insert((page(n), START), vec![n as u8; 8192]);
-        }
-        let mut control =
-            include_bytes!("../../libs/pg_format/tests/data/pg_control_17.bin").to_vec();
-        control.resize(8192, 0);
-        let slru = SlruKind::MultiXactOffsets;
-        let segments = SlruDirectory {
-            segments: [0].into(),
-        };
-        for (key, value) in [
-            (Key::DB_DIR, DbDirectory::default().encode()),
-            (Key::CHECKPOINT, Bytes::from_static(b"checkpoint")),
-            (
-                Key::TWO_PHASE_DIR,
-                TwoPhaseDirectory::default().encode(true),
-            ),
-            (Key::slru_dir(slru), segments.encode()),
-            (Key::slru_segment_size(slru, 0), encode_size(PAGES)),
-            (Key::CONTROL_FILE, control.into()),
-        ] {
-            layers.put(key, value).unwrap();
-        }
-        timeline
-            .adopt_import(layers.finish().unwrap(), START)
-            .await
-            .unwrap();
-        timeline.finish_import().await.unwrap();
+        timeline(&tenant.unwrap(), MAIN, PAGES).await;
+        let first = |n| ((page_key(n), START), first_page(n).to_vec());
+        let versions = (0..PAGES).map(first).collect();
         let root = Line {
             parent: None,
             versions,
         };
         World {
-            directory,
-            bucket,
+            place,
             engine,
-            lines: [(ROOT, root)].into(),
+            lines: [(MAIN, root)].into(),
             random: Random(seed),
         }
     }
@@ -323,6 +250,7 @@ impl World {
         for id in self.ids() {
             self.timeline(id).upload().await.unwrap();
             let listing = self
+                .place
                 .bucket
                 .list(&path::timeline(&TENANT, &id), false)
                 .await
@@ -344,10 +272,10 @@ impl World {
             t.checkpoint().await.unwrap();
         }
         if lose {
-            self.directory = tempfile::tempdir().unwrap();
+            self.place.lose_disk();
         }
-        self.engine = engine(&self.directory, &self.bucket);
-        assert!(self.engine.load_all().await.unwrap().is_empty());
+        self.engine = self.place.engine();
+        load(&self.engine).await;
     }
 
     async fn grow(&mut self, steps: u64) {
@@ -433,7 +361,7 @@ async fn run(seed: u64) {
     }
     let again = world
         .tenant()
-        .detach_ancestor(ROOT, Detach::default())
+        .detach_ancestor(MAIN, Detach::default())
         .await;
     if let Err(e) = again {
         assert!(
@@ -456,18 +384,18 @@ async fn detached_branches_read_the_same() {
 async fn a_detached_branch_has_the_history_below_its_branch_point() {
     let mut world = World::new(99).await;
     for _ in 0..10 {
-        world.write(ROOT).await;
+        world.write(MAIN).await;
     }
     let at = Lsn(START.0 + 40);
     let id = TimelineId([2; 16]);
     let request = Branch {
         id,
-        ancestor: ROOT,
+        ancestor: MAIN,
         at: Some(at),
     };
     let branch = world.tenant().branch(request).await.unwrap();
     let line = Line {
-        parent: Some((ROOT, at)),
+        parent: Some((MAIN, at)),
         versions: BTreeMap::new(),
     };
     world.lines.insert(id, line);
@@ -499,7 +427,7 @@ async fn branches_inherit_the_form_of_the_relation_directory() {
         rel: 30000,
         fork: Fork::Main,
     });
-    let root = world.timeline(ROOT);
+    let root = world.timeline(MAIN);
     let lsn = root.last_record_lsn().saturating_add(8);
     let mut batch = Batch::new();
     batch.put(listed, lsn, &Value::Image(Bytes::from_static(b"x")));
@@ -507,19 +435,24 @@ async fn branches_inherit_the_form_of_the_relation_directory() {
     root.write(batch).await.unwrap();
     root.checkpoint().await.unwrap();
     // As a tenant comes from the reference.
-    let key = path::index_part(&TENANT, &ROOT, root.generation);
-    let object = world.bucket.get(&key).await.unwrap();
+    let key = path::index_part(&TENANT, &MAIN, root.generation);
+    let object = world.place.bucket.get(&key).await.unwrap();
     let mut index = IndexPart::from_json(&object.body).unwrap();
     index.rel_size_migration = Some(RelSizeMigration::Migrated);
     index.rel_size_migrated_at = Some(START);
     let body = index.to_json().unwrap();
     let put = bucket::PutMode::Overwrite;
-    world.bucket.put(&key, body.into(), put).await.unwrap();
-    world.engine = engine(&world.directory, &world.bucket);
-    assert!(world.engine.load_all().await.unwrap().is_empty());
+    world
+        .place
+        .bucket
+        .put(&key, body.into(), put)
+        .await
+        .unwrap();
+    world.engine = world.place.engine();
+    load(&world.engine).await;
     let request = Branch {
         id: TimelineId([2; 16]),
-        ancestor: ROOT,
+        ancestor: MAIN,
         at: None,
     };
     let branch = world.tenant().branch(request).await.unwrap();
@@ -533,7 +466,7 @@ async fn branches_inherit_the_form_of_the_relation_directory() {
 async fn several_levels_that_left_each_other_at_one_point_are_left_at_once() {
     let mut world = World::new(5).await;
     for _ in 0..6 {
-        world.write(ROOT).await;
+        world.write(MAIN).await;
     }
     let at = Lsn(START.0 + 32);
     for n in 2..5u8 {

@@ -2,45 +2,28 @@
 //! compactions and garbage collections answers every read as a plain in-memory history does, and
 //! no read replays more changes than the setting allows.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "loses the local files of a timeline"
-)]
 #![cfg(test)]
 
-use bucket::Memory;
+mod support;
+
 use bytes::Bytes;
 use layer_format::index_part::IndexPart;
-use layer_format::{Metadata, path};
-use pageserver::engine::disk::HostDisk;
-use pageserver::engine::env::{Env, HostClock, HostEntropy};
-use pageserver::engine::metrics::Metrics;
+use layer_format::path;
 use pageserver::engine::timeline::Horizon;
 use pageserver::engine::timeline::compaction::Force;
-use pageserver::engine::timeline::import::Layers;
 use pageserver::engine::{Branch, Engine, Error, Timeline};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use types::directory::{DbDirectory, SlruDirectory, TwoPhaseDirectory, encode_size};
-use types::{
-    Batch, Key, Lsn, PgMajor, SlruKind, TenantId, TenantShardId, TimelineId, Value, WalRecord,
-};
+use support::*;
+use types::{Batch, Key, Lsn, TimelineId, Value, WalRecord};
 
-const TENANT: TenantShardId = TenantShardId::unsharded(TenantId([7; 16]));
-const MAIN: TimelineId = TimelineId([1; 16]);
-const START: Lsn = Lsn(0x1000);
 const KEYS: u32 = 6;
 /// Layers open at once: few, so that they are closed and opened all the time.
 const OPEN_LAYERS: usize = 3;
 /// `delta_chain_threshold`.
 const CHAIN: usize = 4;
-
-/// An offsets page: a change writes one word, so a model of it is easy.
-fn key(n: u32) -> Key {
-    Key::slru_block(SlruKind::MultiXactOffsets, 0, n)
-}
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -99,8 +82,7 @@ impl History {
 }
 
 struct World {
-    directory: tempfile::TempDir,
-    bucket: Arc<Memory>,
+    place: Place,
     engine: Arc<Engine>,
     /// The branch written to, and its history.
     current: TimelineId,
@@ -108,94 +90,34 @@ struct World {
     next_branch: u8,
 }
 
-fn engine(directory: &tempfile::TempDir, bucket: &Arc<Memory>) -> Arc<Engine> {
-    let env = Env {
-        disk: Arc::new(HostDisk::new(directory.path())),
-        bucket: Arc::clone(bucket) as Arc<dyn bucket::Bucket>,
-        clock: Arc::new(HostClock),
-        entropy: Arc::new(HostEntropy),
-    };
-    let metrics = Arc::new(Metrics::new(
-        &mut prometheus_client::registry::Registry::default(),
-    ));
-    let settings = serde_json::json!({
-        "compaction_threshold": 2,
-        "image_creation_threshold": 2,
-        "compaction_target_size": 65536,
-        "delta_chain_threshold": CHAIN,
-    });
-    // No runner: what happens in the background happens in the steps.
-    let defaults = settings.as_object().unwrap().clone();
-    let engine = Engine::new(env, 1 << 30, metrics, defaults).0;
+fn engine(place: &Place) -> Arc<Engine> {
+    // What happens in the background happens in the steps.
+    let engine = place.engine();
     engine.open_layers().limit_files(OPEN_LAYERS);
     engine
 }
 
 impl World {
     async fn new() -> World {
-        let directory = tempfile::tempdir().unwrap();
-        let bucket = Arc::new(Memory::new());
-        let engine = engine(&directory, &bucket);
-        let tenant = engine
-            .create_tenant(TENANT, serde_json::Map::new(), None)
-            .await
-            .unwrap();
-        let index = IndexPart::new(Metadata {
-            disk_consistent_lsn: Lsn::INVALID,
-            prev_record_lsn: None,
-            ancestor_timeline: None,
-            ancestor_lsn: Lsn::INVALID,
-            latest_gc_cutoff_lsn: START,
-            initdb_lsn: START,
-            pg_version: PgMajor::V17,
-        });
-        let timeline = tenant
-            .create_for_import(MAIN, PgMajor::V17, index)
-            .await
-            .unwrap();
-        let mut layers = Layers::new(&timeline, START);
-        let mut history = History {
+        let place = Place::with(&serde_json::json!({
+            "compaction_threshold": 2,
+            "image_creation_threshold": 2,
+            "compaction_target_size": 65536,
+            "delta_chain_threshold": CHAIN,
+        }));
+        let engine = engine(&place);
+        let tenant = engine.create_tenant(TENANT, Default::default(), None).await;
+        timeline(&tenant.unwrap(), MAIN, KEYS).await;
+        let first = |n| ((page_key(n), START), first_page(n).to_vec());
+        let history = History {
             last: START,
-            ..History::default()
+            versions: (0..KEYS).map(first).collect(),
         };
-        for n in 0..KEYS {
-            let page = vec![n as u8; 8192];
-            layers.put(key(n), Bytes::from(page.clone())).unwrap();
-            history.versions.insert((key(n), START), page);
-        }
-        let control = include_bytes!("../../libs/pg_format/tests/data/pg_control_17.bin");
-        let mut file = control.to_vec();
-        file.resize(8192, 0);
-        layers.put(Key::CONTROL_FILE, file.into()).unwrap();
-        // What the directories name is what exists.
-        let kind = SlruKind::MultiXactOffsets;
-        let segments = SlruDirectory {
-            segments: [0].into(),
-        };
-        for (key, value) in [
-            (Key::DB_DIR, DbDirectory::default().encode()),
-            (Key::CHECKPOINT, Bytes::from_static(b"checkpoint")),
-            (
-                Key::TWO_PHASE_DIR,
-                TwoPhaseDirectory::default().encode(true),
-            ),
-            (Key::slru_dir(kind), segments.encode()),
-            (Key::slru_segment_size(kind, 0), encode_size(KEYS)),
-        ] {
-            layers.put(key, value).unwrap();
-        }
-        timeline
-            .adopt_import(layers.finish().unwrap(), START)
-            .await
-            .unwrap();
-        timeline.finish_import().await.unwrap();
-        let histories = [(MAIN, history)].into();
         World {
-            directory,
-            bucket,
+            place,
             engine,
             current: MAIN,
-            histories,
+            histories: [(MAIN, history)].into(),
             next_branch: 2,
         }
     }
@@ -215,18 +137,18 @@ impl World {
                 continue;
             }
             seen.push(*n);
-            let mut page = history.get(key(*n), lsn).unwrap().clone();
+            let mut page = history.get(page_key(*n), lsn).unwrap().clone();
             if *whole {
                 page.fill(*value as u8);
-                batch.put(key(*n), lsn, &Value::Image(Bytes::from(page.clone())));
+                batch.put(page_key(*n), lsn, &Value::Image(Bytes::from(page.clone())));
             } else {
                 let mid = n * 2048 + word;
                 let at = (*word as usize) * 4;
                 page[at..at + 4].copy_from_slice(&value.to_le_bytes());
                 let rec = WalRecord::MultixactOffsetCreate { mid, moff: *value };
-                batch.put(key(*n), lsn, &Value::WalRecord(rec));
+                batch.put(page_key(*n), lsn, &Value::WalRecord(rec));
             }
-            history.versions.insert((key(*n), lsn), page);
+            history.versions.insert((page_key(*n), lsn), page);
         }
         history.last = lsn;
         batch.last_lsn = lsn;
@@ -236,11 +158,10 @@ impl World {
     /// The process dies; what is in memory is gone, and the source sends WAL again from there.
     async fn restart(&mut self, lose: bool) {
         if lose {
-            std::fs::remove_dir_all(self.directory.path().join("tenants")).unwrap();
+            self.place.lose_disk();
         }
-        self.engine = engine(&self.directory, &self.bucket);
-        let unfinished = self.engine.load_all().await.unwrap();
-        assert!(unfinished.is_empty());
+        self.engine = engine(&self.place);
+        load(&self.engine).await;
         // Branches first: what they inherited is checked against the ancestor's loss below.
         let lasts: BTreeMap<TimelineId, Lsn> = self
             .histories
@@ -289,9 +210,9 @@ impl World {
                 }
                 let _pin = timeline.pin(lsn).unwrap();
                 for n in 0..KEYS {
-                    let (got, stats) = timeline.get_counted(key(n), lsn).await.unwrap();
+                    let (got, stats) = timeline.get_counted(page_key(n), lsn).await.unwrap();
                     assert!(
-                        got.unwrap() == history.get(key(n), lsn).unwrap(),
+                        got.unwrap() == history.get(page_key(n), lsn).unwrap(),
                         "{id} key {n} at {lsn}"
                     );
                     // Each ancestor's fresh layers may add half of it once more.
@@ -312,15 +233,24 @@ impl World {
         use bucket::Bucket;
         for id in self.histories.keys() {
             let prefix = path::index_part_prefix(&TENANT, id);
-            let indexes = self.bucket.list(&prefix, false).await.unwrap().objects;
+            let indexes = self
+                .place
+                .bucket
+                .list(&prefix, false)
+                .await
+                .unwrap()
+                .objects;
             let newest = indexes
                 .iter()
                 .max_by_key(|o| path::index_part_generation(&o.key))
                 .unwrap();
-            let body = self.bucket.get(&newest.key).await.unwrap().body;
+            let body = self.place.bucket.get(&newest.key).await.unwrap().body;
             for (name, entry) in IndexPart::from_json(&body).unwrap().layer_metadata {
                 let key = path::layer(&TENANT.tenant, id, &name, &entry);
-                assert_eq!(self.bucket.head(&key).await.unwrap().size, entry.file_size);
+                assert_eq!(
+                    self.place.bucket.head(&key).await.unwrap().size,
+                    entry.file_size
+                );
             }
         }
     }

@@ -45,7 +45,7 @@ use std::sync::Arc;
 use timeline::Lineages;
 use timers::Timers;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::info;
 use types::{TenantShardId, TimelineId};
 
 /// Default limit of unflushed data in memory, over all tenants, in bytes.
@@ -166,20 +166,6 @@ impl Engine {
         };
         let names = listing.prefixes.iter().map(name);
         Ok(names.filter_map(|n| n.parse().ok()).collect())
-    }
-
-    /// Attaches every tenant that the bucket knows, one after the other. One that cannot be loaded
-    /// is reported and left out; the others load. See [`Engine::discover`] for a daemon's way.
-    pub async fn load_all(&self) -> Result<Vec<Unfinished>> {
-        let mut unfinished = Vec::new();
-        for id in self.list_tenants().await? {
-            match self.attach(id).await {
-                Ok(None) => {}
-                Ok(Some(arrived)) => unfinished.extend(arrived.unfinished),
-                Err(e) => error!(tenant = %id, "cannot be loaded: {e}"),
-            }
-        }
-        Ok(unfinished)
     }
 
     /// Loads a tenant; `None` if it was not created by a daemon without a control plane.

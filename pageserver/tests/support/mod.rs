@@ -13,7 +13,7 @@ use pageserver::engine::jobs::Runner;
 use pageserver::engine::metrics::Metrics;
 use pageserver::engine::timeline::import::Layers;
 use pageserver::engine::{Engine, Tenant, Timeline};
-use serde_json::Map;
+use serde_json::{Map, Value};
 use std::sync::Arc;
 use types::directory::{DbDirectory, SlruDirectory, TwoPhaseDirectory, encode_size};
 use types::{Key, Lsn, PAGE_SIZE, PgMajor, SlruKind, TenantId, TenantShardId, TimelineId};
@@ -33,6 +33,8 @@ pub struct Place {
     pub directory: tempfile::TempDir,
     /// The bucket.
     pub bucket: Arc<Memory>,
+    /// Settings of tenants.
+    pub settings: Map<String, Value>,
 }
 
 impl Default for Place {
@@ -40,11 +42,25 @@ impl Default for Place {
         Place {
             directory: tempfile::tempdir().unwrap(),
             bucket: Arc::new(Memory::new()),
+            settings: Map::new(),
         }
     }
 }
 
 impl Place {
+    /// One where tenants have these settings.
+    pub fn with(settings: &Value) -> Self {
+        Place {
+            settings: settings.as_object().unwrap().clone(),
+            ..Place::default()
+        }
+    }
+
+    /// The disk is lost.
+    pub fn lose_disk(&mut self) {
+        self.directory = tempfile::tempdir().unwrap();
+    }
+
     /// An engine here that sees the bucket through something else.
     pub fn engine_on(&self, bucket: Arc<dyn Bucket>) -> (Arc<Engine>, Runner) {
         let env = Env {
@@ -55,13 +71,24 @@ impl Place {
         };
         let mut registry = prometheus_client::registry::Registry::default();
         let metrics = Arc::new(Metrics::new(&mut registry));
-        Engine::new(env, 1 << 30, metrics, Map::new())
+        Engine::new(env, 1 << 30, metrics, self.settings.clone())
     }
 
-    /// An engine here.
+    /// An engine here. Nothing happens in its background.
     pub fn engine(&self) -> Arc<Engine> {
         self.engine_on(Arc::clone(&self.bucket) as Arc<dyn Bucket>)
             .0
+    }
+}
+
+/// Loads all tenants, of which nothing is unfinished.
+pub async fn load(engine: &Engine) {
+    let mut arrivals = engine.watch_arrivals();
+    engine.discover().await.unwrap();
+    for waiting in engine.waiting() {
+        engine.open(waiting.id).await.unwrap();
+        let arrived = arrivals.recv().await.unwrap();
+        assert!(arrived.unfinished.is_empty(), "{arrived:?}");
     }
 }
 

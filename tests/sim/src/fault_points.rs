@@ -7,7 +7,7 @@
 
 use crate::check;
 use crate::history::{self, Action, CHILD, GRANDCHILD, HISTORY, ROOT, act, simulate};
-use crate::node::Node;
+use crate::node::{ENOUGH, Node};
 use crate::plan::{FAULTS, Fault};
 use crate::random::Random;
 use crate::run::{Found, Run, Wrong};
@@ -125,7 +125,7 @@ async fn restart(run: &mut Run, old: &Node, lose_disk: bool) -> Option<Arc<Node>
     for _ in 0..TRIES {
         let node = run.start(&found);
         node.faulty.store(true, Ordering::Relaxed);
-        if run.load(&node).await && check::loaded(&run.world, &node, false) {
+        if run.load(&node, ENOUGH).await && check::loaded(&run.world, &node, false) {
             return Some(node);
         }
         run.lose_power(&node).await;

@@ -9,7 +9,7 @@ use crate::random::Random;
 use crate::trace::Trace;
 use pageserver::engine::env::Env;
 use pageserver::engine::metrics::Metrics;
-use pageserver::engine::{Engine, Timeline};
+use pageserver::engine::{Engine, Error, Timeline, Unfinished};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use serde_json::{Map, Value};
@@ -24,6 +24,9 @@ use types::{Lsn, TenantShardId, TimelineId};
 
 /// Positions of a timeline, as last seen: newest record, on disk, in the bucket, cutoff.
 pub type Positions = [Lsn; 4];
+
+/// How long tenants take to be loaded at most, where nothing fails for ever.
+pub const ENOUGH: Duration = Duration::from_secs(600);
 
 /// Settings of every node of a run.
 #[derive(Clone, Debug)]
@@ -138,6 +141,25 @@ impl Node {
             work,
             jobs: Mutex::new(Some(jobs)),
         }
+    }
+
+    /// Loads tenants as a daemon does, all at once, those that fail again, for at most `limit`.
+    /// Returns what was left unfinished.
+    ///
+    /// # Errors
+    /// Those of listing the bucket.
+    pub async fn load(&self, limit: Duration) -> Result<Vec<Unfinished>, Error> {
+        let mut arrivals = self.engine.watch_arrivals();
+        self.engine.discover().await?;
+        let cancel = CancellationToken::new();
+        tokio::select! {
+            biased;
+            () = self.power.died() => {}
+            () = self.engine.load_waiting(&cancel) => {}
+            () = tokio::time::sleep(limit) => {}
+        }
+        let arrived = std::iter::from_fn(|| arrivals.try_recv().ok());
+        Ok(arrived.flat_map(|a| a.unfinished).collect())
     }
 
     /// Changes the faults of disk and bucket.

@@ -4,7 +4,7 @@
 use crate::check;
 use crate::disk::SimDisk;
 use crate::faults::Faults;
-use crate::node::{Machine, Node, Settings};
+use crate::node::{ENOUGH, Machine, Node, Settings};
 use crate::oracle::{self, Life};
 use crate::panics;
 use crate::power::{Edge, Power};
@@ -417,7 +417,11 @@ impl Run {
                     node.power.plan(self.random.below(60), Edge::Before);
                 }
             }
-            let loaded = self.load(&node).await;
+            let limit = match peaceful {
+                true => ENOUGH,
+                false => Duration::from_millis(self.random.between(50, 20_000)),
+            };
+            let loaded = self.load(&node, limit).await;
             self.found(&node, &found);
             let complete = loaded && check::loaded(&self.world, &node, peaceful);
             let goes_on = complete || loaded && self.random.chance(0.3);
@@ -441,8 +445,8 @@ impl Run {
     }
 
     /// What a daemon does at its start. True if the engine is up.
-    pub(crate) async fn load(&self, node: &Node) -> bool {
-        let unfinished = match node.engine.load_all().await {
+    pub(crate) async fn load(&self, node: &Node, limit: Duration) -> bool {
+        let unfinished = match node.load(limit).await {
             Ok(unfinished) => unfinished,
             Err(e) => {
                 self.world.judge(node, "load", &e);
@@ -526,7 +530,7 @@ impl Run {
 
     pub(crate) async fn boot_in_peace(&mut self, found: Found) -> Option<Arc<Node>> {
         let node = self.start(&found);
-        let loaded = self.load(&node).await;
+        let loaded = self.load(&node, ENOUGH).await;
         self.found(&node, &found);
         if !loaded || !check::loaded(&self.world, &node, true) {
             self.world

@@ -8,7 +8,7 @@
 
 use crate::bucket::Store;
 use crate::disk::SimDisk;
-use crate::node::{Machine, Node, Settings};
+use crate::node::{ENOUGH, Machine, Node, Settings};
 use crate::oracle::{Life, Oracle};
 use crate::power::Power;
 use crate::random::Random;
@@ -86,8 +86,7 @@ impl Site {
     /// The next node, with everything loaded that it can load.
     pub async fn next(&mut self) -> Node {
         let node = self.start(None);
-        let unfinished = node.engine.load_all().await.unwrap();
-        assert!(unfinished.is_empty(), "{unfinished:?}");
+        load_all(&node).await;
         node
     }
 
@@ -145,4 +144,10 @@ pub fn simulated(test: impl Future<Output = ()>) {
         .start_paused(true)
         .build();
     runtime.unwrap().block_on(test);
+}
+
+/// Loads all tenants that can be loaded, of which nothing is unfinished.
+pub async fn load_all(node: &Node) {
+    let unfinished = node.load(ENOUGH).await.unwrap();
+    assert!(unfinished.is_empty(), "{unfinished:?}");
 }

@@ -15,7 +15,7 @@ use pageserver::engine::{Error, ErrorKind};
 use sim::node::Node;
 use sim::oracle::{self, START};
 use sim::random::Random;
-use sim::site::{CHILD, GRANDCHILD, ROOT, Site, TENANT, newest, simulated, timeline};
+use sim::site::{CHILD, GRANDCHILD, ROOT, Site, TENANT, load_all, newest, simulated, timeline};
 use types::{Batch, Key, Lsn, TimelineId, Value};
 
 const ALL: Options = Options {
@@ -264,7 +264,7 @@ fn in_a_local_file_under_the_engine() {
                 let node = restarted(&mut site, &node, &files);
                 let bit = random.below(8);
                 assert!(node.disk.damage(&file.path, |f| f[at] ^= 1 << bit));
-                assert!(node.engine.load_all().await.unwrap().is_empty());
+                load_all(&node).await;
                 check(&site, &node).await.unwrap();
                 let damaged = format!("{}.damaged", file.path);
                 let found = node.counter("pageserver_checksum_failures_total");
@@ -353,13 +353,13 @@ fn truncated_files_are_fetched_again() {
                 // At a start the length is known to be wrong: fetched without a word.
                 let first = restarted(&mut site, &node, &files);
                 assert!(first.disk.damage(&file.path, |f| f.clone_from(&bad)));
-                assert!(first.engine.load_all().await.unwrap().is_empty());
+                load_all(&first).await;
                 check(&site, &first).await.unwrap();
                 let now = first.disk.content(&file.path);
                 assert!(now.as_ref() == Some(&file.bytes), "{length} of {end} bytes");
                 // While the engine runs, the next to open the file finds it.
                 let again = restarted(&mut site, &node, &files);
-                assert!(again.engine.load_all().await.unwrap().is_empty());
+                load_all(&again).await;
                 assert!(again.disk.damage(&file.path, |f| f.clone_from(&bad)));
                 let report = timeline(&again, ROOT).scrub(ALL).await.unwrap();
                 assert_eq!(report.local_repaired.len(), 1, "{length} of {end} bytes");
@@ -413,7 +413,7 @@ fn swapped_files_are_noticed() {
             let on_disk = site.start(Some(&node.disk));
             assert!(on_disk.disk.damage(&x.path, |f| f.clone_from(&y.bytes)));
             assert!(on_disk.disk.damage(&y.path, |f| f.clone_from(&x.bytes)));
-            assert!(on_disk.engine.load_all().await.unwrap().is_empty());
+            load_all(&on_disk).await;
             for (id, fill) in [(CHILD, 1u8), (GRANDCHILD, 2)] {
                 let got = timeline(&on_disk, id).get(key, lsn).await.unwrap();
                 assert_eq!(got, vec![fill; 8192]);

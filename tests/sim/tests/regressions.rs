@@ -7,7 +7,7 @@ use pageserver::engine::timeline::compaction::Force;
 use pageserver::engine::{Error, Timeline};
 use sim::faults::Faults;
 use sim::oracle::{SPARSE, START, sparse, word_page};
-use sim::site::{CHILD, GRANDCHILD, ROOT, Site, TENANT, newest, simulated, timeline};
+use sim::site::{CHILD, GRANDCHILD, ROOT, Site, TENANT, load_all, newest, simulated, timeline};
 use types::Lsn;
 
 /// A read on a branch waited for its ancestor to reach the branch point, although nothing above
@@ -75,7 +75,7 @@ fn a_branch_that_could_not_be_loaded_protects_its_ancestor() {
 
         let node = site.start(None);
         node.disk.break_path(&GRANDCHILD.to_string());
-        node.engine.load_all().await.unwrap();
+        load_all(&node).await;
         assert!(node.timeline(TENANT, GRANDCHILD).is_none());
         let tenant = node.engine.tenant(TENANT).unwrap();
         let e = tenant.delete_timeline(CHILD).await.unwrap_err();
@@ -496,7 +496,7 @@ fn a_timeline_that_is_loaded_holds_its_children_from_the_first_moment() {
         tokio::select! {
             biased;
             () = look => {}
-            loaded = node.engine.load_all() => assert!(loaded.unwrap().is_empty()),
+            () = load_all(&node) => {}
         }
         assert_eq!(held(), 4);
     });
