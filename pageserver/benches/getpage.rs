@@ -94,7 +94,7 @@ fn main() {
             name: "crc32c_16k",
             pages: 1,
             run: Box::new(|_| {
-                black_box(crc32c::crc32c(black_box(&two)));
+                black_box(types::crc32c::of(black_box(&two)));
             }),
         },
         Case {

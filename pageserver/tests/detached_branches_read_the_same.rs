@@ -229,8 +229,8 @@ impl World {
                     assert!(
                         got.as_deref() == want.map(Vec::as_slice),
                         "{when}: {timeline:?} key {key} at {lsn}: {:?}, not {:?}",
-                        got.map(|v| crc32c::crc32c(&v)),
-                        want.map(|v| crc32c::crc32c(v)),
+                        got.map(|v| types::crc32c::of(&v)),
+                        want.map(|v| types::crc32c::of(v)),
                     );
                 }
                 lsn = lsn.saturating_add(8);

@@ -26,7 +26,10 @@ pub fn program(name: &str) -> Result<PathBuf> {
     candidates
         .into_iter()
         .find(|p| p.is_file())
-        .with_context(|| format!("{name} is not built; run `cargo build -p pageserver`"))
+        .with_context(|| {
+            let here = here.display();
+            format!("no program {name} in {here}; `cargo build --workspace --bins` makes it")
+        })
 }
 
 fn free_port() -> Result<u16> {

@@ -370,7 +370,7 @@ fn etag(mut file: &File) -> io::Result<ETag> {
         let mut bytes = Vec::new();
         file.take(CHECKSUMMED).read_to_end(&mut bytes)?;
         file.seek(SeekFrom::Start(0))?;
-        crc32c::crc32c(&bytes)
+        types::crc32c::of(&bytes)
     } else {
         0
     };
@@ -420,7 +420,7 @@ fn copy(from: &mut File, to: &mut File) -> io::Result<Download> {
         };
         to.write_all(part)?;
         done.size += n as u64;
-        done.crc32c = crc32c::crc32c_append(done.crc32c, part);
+        done.crc32c = types::crc32c::append(done.crc32c, part);
     }
 }
 

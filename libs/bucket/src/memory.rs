@@ -106,7 +106,7 @@ impl Bucket for Memory {
 
     async fn download(&self, key: &str, to: &Path) -> Result<Download, Error> {
         let o = self.find(Operation::Download, key)?;
-        let crc32c = crc32c::crc32c(&o.body);
+        let crc32c = types::crc32c::of(&o.body);
         let size = o.body.len() as u64;
         tokio::fs::write(to, &o.body).await.map_err(|e| {
             error(
@@ -140,7 +140,7 @@ impl Bucket for Memory {
                     );
                     return Err(fail(Kind::Corrupt, cause));
                 }
-                let found = crc32c::crc32c(&bytes);
+                let found = types::crc32c::of(&bytes);
                 if crc32c.is_some_and(|c| c != found) {
                     return Err(fail(
                         Kind::Corrupt,

@@ -191,7 +191,7 @@ impl S3 {
         while let Some(part) = output.body.try_next().await.map_err(Failure::of_stream)? {
             file.write_all(&part).await.map_err(local)?;
             done.size += part.len() as u64;
-            done.crc32c = crc32c::crc32c_append(done.crc32c, &part);
+            done.crc32c = types::crc32c::append(done.crc32c, &part);
         }
         if expected.is_some_and(|n| n != done.size) {
             return Err(Failure::interrupted(format!(
@@ -206,7 +206,7 @@ impl S3 {
 
     async fn put_once(&self, full: &str, body: &Body, mode: &PutMode) -> Result<ETag, Failure> {
         let (stream, crc32c) = match body {
-            Body::Bytes(b) => (ByteStream::from(b.clone()), Some(crc32c::crc32c(b))),
+            Body::Bytes(b) => (ByteStream::from(b.clone()), Some(types::crc32c::of(b))),
             Body::File { path, len, crc32c } => {
                 let local = |e: String| Failure::other(format!("{}: {e}", path.display()));
                 let meta = tokio::fs::metadata(path)

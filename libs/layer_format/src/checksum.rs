@@ -144,7 +144,7 @@ impl Record {
             unit_log,
             table_crc,
             block0_crc: expected,
-            whole_block0: crc32c::crc32c(block0),
+            whole_block0: types::crc32c::of(block0),
         };
         if record.entries() != Some(entries) {
             return Err(Error::Inconsistent(
@@ -195,8 +195,8 @@ impl Record {
 fn block0_crc(block0: &[u8; BLOCK_SIZE]) -> u32 {
     let (head, tail) = block0.split_at(SELF_CRC);
     let rest = tail.get(4..).unwrap_or_default();
-    let crc = crc32c::crc32c_append(crc32c::crc32c(head), &[0; 4]);
-    crc32c::crc32c_append(crc, rest)
+    let crc = types::crc32c::append(types::crc32c::of(head), &[0; 4]);
+    types::crc32c::append(crc, rest)
 }
 
 /// True if `tail`, the end of a file, ends like a checksum table.
@@ -235,7 +235,7 @@ impl Checksums {
         let (body, tail) = area
             .split_at_checked(area.len() - FOOTER)
             .ok_or(Error::Inconsistent("the footer is missing"))?;
-        let found = crc32c::crc32c(body);
+        let found = types::crc32c::of(body);
         if found != record.table_crc {
             return Err(Error::Table {
                 block: record.table_block,
@@ -319,7 +319,7 @@ impl Checksums {
             compare(
                 offset,
                 unit,
-                crc32c::crc32c(bytes),
+                types::crc32c::of(bytes),
                 u32::from_be_bytes(*entry),
             )?;
             offset += unit as u64;
@@ -362,7 +362,7 @@ impl Shift {
         let mut tables = [[0u32; 256]; 4];
         for (byte, table) in tables.iter_mut().enumerate() {
             for (value, shifted) in (0u32..).zip(table.iter_mut()) {
-                *shifted = crc32c::crc32c_combine(value << (8 * byte), 0, size);
+                *shifted = types::crc32c::combine(value << (8 * byte), 0, size as u64);
             }
         }
         Shift(tables)
@@ -403,7 +403,7 @@ impl TableBuilder {
     pub fn add(&mut self, blocks: &[u8]) {
         for unit in blocks.chunks(1 << self.unit_log) {
             self.table
-                .extend_from_slice(&crc32c::crc32c(unit).to_be_bytes());
+                .extend_from_slice(&types::crc32c::of(unit).to_be_bytes());
         }
     }
 
@@ -418,7 +418,7 @@ impl TableBuilder {
             table_block: u32::try_from(blocks).map_err(too_large)?,
             version: self.version,
             unit_log: self.unit_log,
-            table_crc: crc32c::crc32c(&self.table),
+            table_crc: types::crc32c::of(&self.table),
             block0_crc: 0,
             whole_block0: 0,
         };
@@ -461,15 +461,14 @@ impl Digest {
 
     /// Appends bytes.
     pub fn update(&mut self, bytes: &[u8]) {
-        self.crc = crc32c::crc32c_append(self.crc, bytes);
+        self.crc = types::crc32c::append(self.crc, bytes);
         self.length += bytes.len() as u64;
     }
 
     /// The digest of this stream followed by another, without reading either again.
     pub fn followed_by(&self, next: &Digest) -> Digest {
-        let length = usize::try_from(next.length).unwrap_or(usize::MAX);
         Digest {
-            crc: crc32c::crc32c_combine(self.crc, next.crc, length),
+            crc: types::crc32c::combine(self.crc, next.crc, next.length),
             length: self.length + next.length,
         }
     }

@@ -69,7 +69,7 @@ impl Metadata {
         let body = bytes
             .get(BINARY_HEADER..length)
             .ok_or(Error::Length(length))?;
-        let found = crc32c::crc32c(body);
+        let found = types::crc32c::of(body);
         if found != expected {
             return Err(Error::Checksum { found, expected });
         }
@@ -205,7 +205,7 @@ mod tests {
         let mut b = example();
         b[7] = 3;
         b[5] = 66;
-        let crc = crc32c::crc32c(&b[8..66]);
+        let crc = types::crc32c::of(&b[8..66]);
         b[..4].copy_from_slice(&crc.to_be_bytes());
         let got = Metadata::from_binary(&b).unwrap();
         assert_eq!(

@@ -40,7 +40,7 @@ pub enum Error {
 }
 
 fn digits(covered: &[u8]) -> String {
-    format!("{:08x}", crc32c::crc32c(covered))
+    format!("{:08x}", types::crc32c::of(covered))
 }
 
 /// Adds the checksum to a document, an object with at least one member and without blanks around it.

@@ -228,7 +228,7 @@ impl ControlFile {
     }
 
     fn computed_crc(&self) -> u32 {
-        crc32c::crc32c(self.raw.split_at(crc_offset(self.major)).0)
+        types::crc32c::of(self.raw.split_at(crc_offset(self.major)).0)
     }
 
     /// The major that wrote the file.

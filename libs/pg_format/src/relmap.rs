@@ -88,7 +88,7 @@ impl<'a> RelMap<'a> {
             return Err(Error::Magic(magic));
         }
         let stored = u32_at(tail, 0).ok_or(size)?;
-        let computed = crc32c::crc32c(body);
+        let computed = types::crc32c::of(body);
         if stored != computed {
             return Err(Error::Crc {
                 at,
@@ -133,7 +133,7 @@ mod tests {
         b[..4].copy_from_slice(&MAGIC.to_le_bytes());
         b[4..8].copy_from_slice(&count.to_le_bytes());
         b[8..16].copy_from_slice(&[0xEB, 4, 0, 0, 1, 64, 0, 0]);
-        let crc = crc32c::crc32c(&b[..at]);
+        let crc = types::crc32c::of(&b[..at]);
         b[at..at + 4].copy_from_slice(&crc.to_le_bytes());
         b
     }

@@ -46,7 +46,7 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<(u16, Lsn)>, Error> {
     if !rest.is_empty() {
         return Err(size);
     }
-    let (found, computed) = (u32::from_le_bytes(*crc), crc32c::crc32c(body));
+    let (found, computed) = (u32::from_le_bytes(*crc), types::crc32c::of(body));
     if found != computed {
         return Err(Error::Crc { found, computed });
     }
@@ -72,7 +72,7 @@ pub fn encode(origins: impl IntoIterator<Item = (u16, Lsn)>) -> Option<Vec<u8>> 
     if out.len() == 4 {
         return None;
     }
-    let crc = crc32c::crc32c(&out);
+    let crc = types::crc32c::of(&out);
     out.extend_from_slice(&crc.to_le_bytes());
     Some(out)
 }

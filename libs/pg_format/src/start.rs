@@ -72,9 +72,9 @@ pub fn checkpoint_record(checkpoint: &CheckPoint, previous: Lsn) -> [u8; CHECKPO
     }
     let data_header = [SHORT_DATA, CHECKPOINT_SIZE as u8];
     // The CRC covers the data first, then the header up to the CRC itself.
-    let crc = crc32c::crc32c(&data_header);
-    let crc = crc32c::crc32c_append(crc, &data);
-    let crc = crc32c::crc32c_append(crc, &head).to_le_bytes();
+    let crc = types::crc32c::of(&data_header);
+    let crc = types::crc32c::append(crc, &data);
+    let crc = types::crc32c::append(crc, &head).to_le_bytes();
     let mut out = [0; CHECKPOINT_RECORD_SIZE];
     let all = [&head[..], &crc, &data_header, &data];
     for (to, from) in out.iter_mut().zip(all.into_iter().flatten()) {

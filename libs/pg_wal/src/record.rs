@@ -248,7 +248,8 @@ pub fn crc_is_valid(raw: &[u8]) -> bool {
         return false;
     };
     let [first @ .., c0, c1, c2, c3] = head;
-    crc32c::crc32c_append(crc32c::crc32c(body), first) == u32::from_le_bytes([*c0, *c1, *c2, *c3])
+    types::crc32c::append(types::crc32c::of(body), first)
+        == u32::from_le_bytes([*c0, *c1, *c2, *c3])
 }
 
 impl<'a> Record<'a> {

@@ -8,6 +8,7 @@
 
 pub mod batch;
 pub mod be;
+pub mod crc32c;
 pub mod directory;
 pub mod generation;
 pub mod id;

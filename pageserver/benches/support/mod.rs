@@ -17,7 +17,7 @@ use prometheus_client::registry::Registry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use types::directory::encode_size;
+use types::directory::{DbDirectory, RelDirectory, TwoPhaseDirectory, encode_size};
 use types::{
     Batch, Fork, Key, Lsn, PAGE_SIZE, PgMajor, RelTag, TenantId, TenantShardId, TimelineId,
 };
@@ -59,7 +59,8 @@ pub struct World {
 }
 
 impl World {
-    /// An empty engine whose open layers are not frozen by size.
+    /// An empty engine whose open layers are not frozen by size. Nothing happens in the background
+    /// before [`World::runner`] runs.
     pub async fn new() -> World {
         let directory = TempDir::new().unwrap();
         let env = Env {
@@ -130,14 +131,14 @@ impl World {
         flushed: bool,
     ) -> Arc<Timeline> {
         let blocks = (0..pages).map(|n| (Key::rel_block(REL, n), heap_page(n)));
-        let size = (Key::rel_size(REL), encode_size(pages));
-        let timeline = self.timeline(1, VERSION, START, blocks.chain([size])).await;
+        let values = blocks.chain(directories(pages));
+        let timeline = self.timeline(1, VERSION, START, values).await;
         let mut lsn = START;
         for offset in 1..=deltas {
             let mut batch = Batch::new();
             for block in 0..changed {
                 lsn = lsn.saturating_add(256);
-                let record = insert(block, offset);
+                let record = insert(block, offset, 90);
                 batch.put_postgres(Key::rel_block(REL, block), lsn, false, &record);
             }
             batch.last_lsn = lsn;
@@ -150,8 +151,26 @@ impl World {
     }
 }
 
+/// What says that the relation is there, and nothing else.
+fn directories(pages: u32) -> [(Key, Bytes); 5] {
+    let databases = DbDirectory {
+        dbs: [((REL.spc, REL.db), false)].into(),
+    };
+    let relations = RelDirectory {
+        rels: [(REL.rel, REL.fork)].into(),
+    };
+    let prepared = TwoPhaseDirectory::default().encode(true);
+    [
+        (Key::DB_DIR, databases.encode()),
+        (Key::rel_dir(REL.spc, REL.db), relations.encode()),
+        (Key::rel_size(REL), encode_size(pages)),
+        (Key::TWO_PHASE_DIR, prepared),
+        (Key::CHECKPOINT, Bytes::from_static(b"checkpoint")),
+    ]
+}
+
 /// An empty heap page; the bytes that stay unused tell the block.
-fn heap_page(block: u32) -> Bytes {
+pub fn heap_page(block: u32) -> Bytes {
     let mut page = vec![0u8; PAGE_SIZE];
     let mut put = |at: usize, n: u16| page[at..at + 2].copy_from_slice(&n.to_le_bytes());
     put(12, 24);
@@ -162,10 +181,10 @@ fn heap_page(block: u32) -> Bytes {
     page.into()
 }
 
-/// A heap insert of a tuple of 24 + 90 bytes.
-fn insert(block: u32, offset: u16) -> Vec<u8> {
+/// A heap insert of a tuple with `len` bytes of columns.
+pub fn insert(block: u32, offset: u16, len: usize) -> Vec<u8> {
     let mut data = vec![1, 0, 0, 8, 24, 0];
-    data.resize(5 + 1 + 90, 0x5A);
+    data.resize(5 + 1 + len, 0x5A);
     RecordBuilder::new(VERSION, pg_wal::record::rmid::HEAP, 0)
         .xid(700)
         .block(0, REL, block)

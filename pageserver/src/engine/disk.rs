@@ -29,6 +29,12 @@ pub trait WriteFile: Send {
 pub trait ReadFile: Send + Sync + std::fmt::Debug {
     /// Fills `buf` from `offset`; a short file is an error.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+    /// The `len` bytes from `offset` on; a short file is an error.
+    fn read_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut buf = vec![0; len];
+        self.read_exact_at(&mut buf, offset)?;
+        Ok(buf)
+    }
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;
     /// True for an empty file.
@@ -155,12 +161,39 @@ struct HostReader {
     path: PathBuf,
 }
 
+impl HostReader {
+    fn failed(&self, e: io::Error, offset: u64, len: usize) -> io::Error {
+        let what = format!("read {len} bytes at offset {offset} of");
+        context(e, &what, &self.path)
+    }
+
+    /// Reads into memory that nobody has cleared before.
+    fn fill(&self, buf: &mut Vec<u8>, offset: u64, len: usize) -> io::Result<()> {
+        while buf.len() < len {
+            let at = offset.saturating_add(buf.len() as u64);
+            match rustix::io::pread(&self.file, rustix::buffer::spare_capacity(buf), at) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        // The allocator may have given more room than was asked for.
+        buf.truncate(len);
+        Ok(())
+    }
+}
+
 impl ReadFile for HostReader {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.file.read_exact_at(buf, offset).map_err(|e| {
-            let what = format!("read {} bytes at offset {offset} of", buf.len());
-            context(e, &what, &self.path)
-        })
+        let read = self.file.read_exact_at(buf, offset);
+        read.map_err(|e| self.failed(e, offset, buf.len()))
+    }
+
+    fn read_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut buf = Vec::with_capacity(len);
+        let filled = self.fill(&mut buf, offset, len);
+        filled.map_err(|e| self.failed(e, offset, len))?;
+        Ok(buf)
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -457,7 +457,7 @@ impl Bucket for SimBucket {
         let Body::Bytes(body) = body else {
             return Err(error(Kind::Other, Operation::Put, key, "no host disk"));
         };
-        let sum = crc32c::crc32c(&body);
+        let sum = types::crc32c::of(&body);
         let (me, len) = (&self.name, body.len());
         self.trace
             .event(format!("{me} put {key}: {len} bytes {sum:08x}"));

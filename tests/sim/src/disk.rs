@@ -380,7 +380,7 @@ struct Writer {
 impl Writer {
     fn write(&mut self, at: usize, bytes: &[u8]) -> Result<()> {
         let inode = Arc::clone(&self.inode);
-        let sum = u64::from(crc32c::crc32c(bytes)) << 32 | bytes.len() as u64;
+        let sum = u64::from(types::crc32c::of(bytes)) << 32 | bytes.len() as u64;
         self.disk.step("write", &self.path, sum, move |state| {
             let full = state.random.chance(state.faults.no_space) || state.full;
             let part = if full {

@@ -216,7 +216,7 @@ impl User<'_> {
         let oracle = self.world.oracle.lock();
         let want = oracle.get(timeline.id, key, lsn).map(|c| c.bytes());
         drop(oracle);
-        let sum = got.as_ref().map(|b| crc32c::crc32c(b));
+        let sum = got.as_ref().map(|b| types::crc32c::of(b));
         self.event(format!("read {} {key} at {lsn}: {sum:x?}", timeline.id));
         // A sparse key that was removed is as good as one that never was.
         let there = |value: &Option<Bytes>| value.as_ref().is_some_and(|v| !v.is_empty());

@@ -258,7 +258,7 @@ impl World {
         let Some(value) = value else {
             return "nothing".into();
         };
-        let sum = crc32c::crc32c(value);
+        let sum = types::crc32c::of(value);
         let mut at: BTreeMap<Lsn, TimelineId> = BTreeMap::new();
         let oracle = self.oracle.lock();
         for (lsn, timeline) in oracle.versions(id, key, value) {

@@ -44,7 +44,7 @@ async fn objects_are_read_back(b: &dyn Bucket, scratch: &Path) {
         assert_eq!(std::fs::read(&file).unwrap(), body);
         assert_eq!(
             (done.size, done.crc32c),
-            (size as u64, crc32c::crc32c(&body))
+            (size as u64, types::crc32c::of(&body))
         );
     }
     let first = put(b, "read/over", "one").await;
@@ -109,7 +109,7 @@ async fn files_are_stored_whole(b: &dyn Bucket, scratch: &Path) {
     let body: Vec<u8> = (0..2_000_000u32).map(|i| (i / 3) as u8).collect();
     std::fs::write(&path, &body).unwrap();
     let len = body.len() as u64;
-    for crc32c in [None, Some(crc32c::crc32c(&body))] {
+    for crc32c in [None, Some(types::crc32c::of(&body))] {
         let file = Body::File {
             path: path.clone(),
             len,
@@ -152,7 +152,7 @@ pub async fn damaged_uploads_are_refused(b: &dyn Bucket, scratch: &Path) {
     let file = Body::File {
         path,
         len: 16,
-        crc32c: Some(crc32c::crc32c(b"what was meant..")),
+        crc32c: Some(types::crc32c::of(b"what was meant..")),
     };
     let e = b
         .put("file/damaged", file, PutMode::Overwrite)

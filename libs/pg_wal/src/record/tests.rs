@@ -10,7 +10,7 @@ fn record(body: &[u8]) -> Vec<u8> {
     raw.extend(0x0102_0304u32.to_le_bytes());
     raw.extend(0x1_0000_0028u64.to_le_bytes());
     raw.extend([0x51, rmid::HEAP, 0, 0]);
-    let crc = crc32c::crc32c_append(crc32c::crc32c(body), &raw);
+    let crc = types::crc32c::append(types::crc32c::of(body), &raw);
     raw.extend(crc.to_le_bytes());
     raw.extend(body);
     raw

@@ -46,7 +46,7 @@ pub fn record(previous: Lsn, xid: u32, info: u8, rmgr: u8, body: &[u8]) -> Vec<u
     raw.extend(xid.to_le_bytes());
     raw.extend(previous.0.to_le_bytes());
     raw.extend([info, rmgr, 0, 0]);
-    let crc = crc32c::crc32c_append(crc32c::crc32c(body), &raw);
+    let crc = types::crc32c::append(types::crc32c::of(body), &raw);
     raw.extend(crc.to_le_bytes());
     raw.extend(body);
     raw

@@ -25,7 +25,7 @@ fn control(version: PgMajor) -> Vec<u8> {
         put(at, n);
     }
     let at = if version == PgMajor::V18 { 292 } else { 288 };
-    let crc = crc32c::crc32c(&b[..at]);
+    let crc = types::crc32c::of(&b[..at]);
     b[at..at + 4].copy_from_slice(&crc.to_le_bytes());
     b
 }
@@ -36,7 +36,7 @@ fn relation_map(version: PgMajor) -> Vec<u8> {
     b[..4].copy_from_slice(&relmap::MAGIC.to_le_bytes());
     // Magic, count, entries, CRC; 512 bytes have four of padding behind it.
     let crc_at = 8 + relmap::capacity(version) as usize * 8;
-    let crc = crc32c::crc32c(&b[..crc_at]);
+    let crc = types::crc32c::of(&b[..crc_at]);
     b[crc_at..crc_at + 4].copy_from_slice(&crc.to_le_bytes());
     b
 }
@@ -47,7 +47,7 @@ fn two_phase(xid: u32) -> Vec<u8> {
         s.extend(n.to_le_bytes());
     }
     s.resize(72, 0);
-    let crc = crc32c::crc32c(&s);
+    let crc = types::crc32c::of(&s);
     s.extend(crc.to_le_bytes());
     s
 }

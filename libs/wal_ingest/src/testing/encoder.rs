@@ -164,7 +164,7 @@ impl RecordBuilder {
         fixed.extend(0u64.to_le_bytes());
         fixed.extend([self.info, self.rmid, 0, 0]);
         let body = [head, payload].concat();
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&body), &fixed);
+        let crc = types::crc32c::append(types::crc32c::of(&body), &fixed);
         fixed.extend(crc.to_le_bytes());
         fixed.extend(body);
         fixed

@@ -87,7 +87,7 @@ fn control(version: PgMajor) -> Vec<u8> {
     put(224, 8192);
     put(228, 1 << 20);
     let at = if version == PgMajor::V18 { 292 } else { 288 };
-    let crc = crc32c::crc32c(&b[..at]);
+    let crc = types::crc32c::of(&b[..at]);
     b[at..at + 4].copy_from_slice(&crc.to_le_bytes());
     b
 }

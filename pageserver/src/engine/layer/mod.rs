@@ -176,8 +176,7 @@ impl Layer {
             let text = format!("{len} bytes on disk, {} in the index", self.entry.file_size);
             return Err(Error::layer(path, std::io::Error::other(text)));
         }
-        let mut block0 = vec![0u8; PAGE_SIZE];
-        file.read_exact_at(&mut block0, 0)?;
+        let block0 = file.read_at(0, PAGE_SIZE)?;
         let head = Head::decode(&block0).map_err(|e| Error::layer(path.clone(), e))?;
         let tail_len = len
             .checked_sub(head.tail_offset())
@@ -188,8 +187,7 @@ impl Layer {
                     std::io::Error::other("the index lies behind the end"),
                 )
             })?;
-        let mut tail = vec![0u8; tail_len];
-        file.read_exact_at(&mut tail, head.tail_offset())?;
+        let tail = file.read_at(head.tail_offset(), tail_len)?;
         let tenant = self.tenant.tenant;
         let content = layer_format::Layer::open(head, &self.name, &tenant, &Bytes::from(tail))
             .map_err(|e| Error::layer(path.clone(), e))?;

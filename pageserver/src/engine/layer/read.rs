@@ -202,8 +202,7 @@ impl Layer {
     fn read_around(&self, opened: &Opened, extent: Extent) -> Result<(Extent, Bytes)> {
         let around = opened.content.to_read(extent);
         let len = usize::try_from(around.len).map_err(|e| self.failed(extent, &e))?;
-        let mut buf = vec![0u8; len];
-        opened.file.read_exact_at(&mut buf, around.offset)?;
+        let buf = opened.file.read_at(around.offset, len)?;
         if let Some(sums) = opened.content.checksums() {
             sums.verify(around.offset, &buf)
                 .map_err(|e| self.failed(extent, &e))?;
