@@ -57,10 +57,13 @@ fn write(version: PgMajor, base: Lsn, ops: &[Op<'_>]) -> Writer {
     w
 }
 
+/// Most pieces that input is cut into: megabytes, byte by byte, would take all the time there is.
+const PIECES: usize = 2000;
+
 fn decode(base: Lsn, cfg: Config, bytes: &[u8], cut: usize) -> (Vec<Written>, Result<(), Error>) {
     let mut d = Decoder::new(base, cfg);
     let mut got = vec![];
-    for piece in bytes.chunks(cut.max(1)) {
+    for piece in bytes.chunks(cut.max(bytes.len() / PIECES).max(1)) {
         if let Err(e) = d.feed(d.position(), piece) {
             return (got, Err(e));
         }

@@ -5,7 +5,7 @@
 
 use crate::random::Random;
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use types::directory::{DbDirectory, RelDirectory, SlruDirectory, TwoPhaseDirectory, encode_size};
 use types::{
@@ -174,6 +174,9 @@ impl Branch {
 pub struct Oracle {
     /// By id.
     pub branches: BTreeMap<TimelineId, Branch>,
+    /// Timelines from which others were, or are being, detached: what branches off them meanwhile may
+    /// be taken along.
+    left: BTreeSet<TimelineId>,
 }
 
 impl Oracle {
@@ -209,7 +212,7 @@ impl Oracle {
             life,
             acknowledged: Lsn::INVALID,
             cutoff: Lsn::INVALID,
-            moved: false,
+            moved: self.left.contains(&parent),
             wal: Vec::new(),
             versions: BTreeMap::new(),
         };
@@ -235,6 +238,7 @@ impl Oracle {
     /// A timeline is about to be detached from `ancestor`, and may take others along. Their histories
     /// stay the same; where they hang is from now on up to the engine.
     pub fn move_from(&mut self, id: TimelineId, ancestor: TimelineId) {
+        self.left.insert(ancestor);
         for (other, branch) in &mut self.branches {
             branch.moved |= *other == id || branch.parent.is_some_and(|(p, _)| p == ancestor);
         }

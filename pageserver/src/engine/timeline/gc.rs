@@ -123,6 +123,7 @@ impl Timeline {
         let before = self.gc_cutoff();
         let (cutoff, held) = self.retention.advance(target, self.shared.env.clock.wall());
         if cutoff > before {
+            self.look_for_waste.store(true, Ordering::Release);
             self.unsettle();
         }
         let map = self.layers();

@@ -174,6 +174,8 @@ pub struct Timeline {
     compacted: tokio::sync::Notify,
     /// Compaction may find something to do.
     unsettled: AtomicBool,
+    /// History has gone since compaction last looked for images of what exists no more.
+    look_for_waste: AtomicBool,
     compaction_failing: AtomicBool,
     /// Chains in L0 layers that begin at or below were not counted by this process.
     loaded_at: Lsn,
@@ -251,6 +253,7 @@ impl Timeline {
             compacting: tokio::sync::Mutex::new(()),
             compacted: tokio::sync::Notify::new(),
             unsettled: AtomicBool::new(true),
+            look_for_waste: AtomicBool::new(false),
             compaction_failing: AtomicBool::new(false),
             loaded_at: disk.last,
             loaded: now,

@@ -34,6 +34,10 @@ pub struct Cell {
     above_bytes: u64,
     /// Bytes of the newest images, the ancestors' where there are none of its own.
     base_bytes: u64,
+    /// Bytes of those that are its own.
+    own_bytes: u64,
+    /// How many those are.
+    own_images: u64,
 }
 
 /// What a cell needs.
@@ -68,7 +72,30 @@ impl Cell {
             above: BTreeSet::new(),
             above_bytes: 0,
             base_bytes: 0,
+            own_bytes: 0,
+            own_images: 0,
         }
+    }
+
+    /// Bytes and number of the newest images, without ancestors'.
+    pub fn own_images(&self) -> (u64, u64) {
+        (self.own_bytes, self.own_images)
+    }
+
+    /// True if all keys of the other are among its own.
+    pub fn holds(&self, other: &Cell) -> bool {
+        self.keys.start <= other.keys.start && other.keys.end <= self.keys.end
+    }
+
+    /// Takes the cell behind this one in.
+    pub fn join(&mut self, next: Cell) {
+        self.keys.end = next.keys.end;
+        self.deltas.extend(next.deltas);
+        self.above.extend(next.above);
+        self.above_bytes += next.above_bytes;
+        self.base_bytes += next.base_bytes;
+        self.own_bytes += next.own_bytes;
+        self.own_images += next.own_images;
     }
 
     /// True if there is something an image would replace.
@@ -153,6 +180,8 @@ struct Piece {
     /// Names of those above the image.
     above: Vec<Arc<Layer>>,
     image: Option<Arc<Layer>>,
+    /// The image is not an ancestor's.
+    own: bool,
 }
 
 impl Timeline {
@@ -198,6 +227,7 @@ impl Timeline {
                 deltas,
                 above,
                 image,
+                own: !own.images.is_empty(),
             });
         }
         pieces
@@ -232,6 +262,10 @@ fn gather(pieces: Vec<Piece>, target: u64) -> Vec<Cell> {
         });
         if let Some(image) = piece.image.as_ref().filter(|_| !continues) {
             cell.base_bytes += image.size();
+            if piece.own {
+                cell.own_bytes += image.size();
+                cell.own_images += 1;
+            }
         }
         for layer in &piece.above {
             if cell.above.insert(layer.name().to_string()) {

@@ -17,6 +17,7 @@ mod image;
 mod keyspace;
 mod merge;
 mod rewrite;
+mod waste;
 
 pub use cells::{Cell, Work};
 pub use cut::NOT_INHERITED;
@@ -264,9 +265,18 @@ impl Timeline {
                 work => todo.push((levels, cell, work)),
             }
         }
+        let may_look = at >= cutoff && at > self.ancestor_lsn();
+        let looks = self.look_for_waste.load(Ordering::Acquire) && may_look;
+        let cells = if looks { self.cells(&map) } else { Vec::new() };
         drop(map);
         todo.sort_by_key(|(levels, _, _)| std::cmp::Reverse(*levels));
         let mut keyspace = None;
+        if looks {
+            let keyspace = keyspace.insert(self.keyspace(at).await?);
+            let wasteful = self.wasteful(cells, keyspace, at).await?;
+            todo.retain(|(_, cell, _)| !wasteful.iter().any(|w| w.holds(cell)));
+            todo.extend(wasteful.into_iter().map(|cell| (0, cell, Work::Image)));
+        }
         for (levels, cell, work) in todo {
             self.check_not_ended()?;
             if levels < cells::most_levels(threshold) && limit(self) {
@@ -300,6 +310,9 @@ impl Timeline {
                     }
                 }
             }
+        }
+        if looks {
+            self.look_for_waste.store(false, Ordering::Release);
         }
         Ok(true)
     }
