@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use types::TenantShardId;
 
-/// Tenants that are loaded at once in the background.
-pub const AT_ONCE: usize = 16;
+/// Tenants that are loaded at once in the background. Each waits for the bucket most of the time, whose own
+/// limit of requests holds as well.
+pub const AT_ONCE: usize = 64;
 /// Pause before those that failed are tried again; doubles up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause between tries.
