@@ -5,7 +5,7 @@
 //! checksum: `docs/format/pgdata.md`.
 
 use crate::le::{get, put};
-use pulp::{Arch, NullaryFnOnce};
+use fearless_simd::{Level, Simd as _, dispatch};
 use types::{BlockNumber, Lsn, PAGE_SIZE};
 
 /// A page.
@@ -137,36 +137,31 @@ fn mix(sums: &mut [u32; 32], row: &[u32; 32]) {
 /// The checksum of the page as block `block` of its fork (counted from the start of the fork,
 /// not of the segment file). Never 0. Ignores the stored checksum.
 pub fn checksum(page: &Page, block: BlockNumber) -> u16 {
-    // Twice as fast with the vector instructions that this machine has.
-    let sums = Arch::new().dispatch(Sums(page));
+    // Nearly three times as fast with the vector instructions that this machine has.
+    let sums: [u32; 32] =
+        dispatch!(Level::new(), simd => simd.vectorize(#[inline(always)] || sums(page)));
     let folded = sums.iter().fold(block, |x, s| x ^ s);
     ((folded % 65_535) as u16).wrapping_add(1)
 }
 
 /// The sums over a page.
-struct Sums<'a>(&'a Page);
-
-impl NullaryFnOnce for Sums<'_> {
-    type Output = [u32; 32];
-
-    #[inline(always)]
-    fn call(self) -> [u32; 32] {
-        let mut sums = SEEDS;
-        for (n, bytes) in self.0.chunks_exact(128).enumerate() {
-            let mut row = [0u32; 32];
-            for (value, b) in row.iter_mut().zip(bytes.as_chunks::<4>().0) {
-                *value = u32::from_le_bytes(*b);
-            }
-            if n == 0 {
-                let [_, _, third, ..] = &mut row;
-                *third &= 0xFFFF_0000;
-            }
-            mix(&mut sums, &row);
+#[inline(always)]
+fn sums(page: &Page) -> [u32; 32] {
+    let mut sums = SEEDS;
+    for (n, bytes) in page.chunks_exact(128).enumerate() {
+        let mut row = [0u32; 32];
+        for (value, b) in row.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *value = u32::from_le_bytes(*b);
         }
-        mix(&mut sums, &[0; 32]);
-        mix(&mut sums, &[0; 32]);
-        sums
+        if n == 0 {
+            let [_, _, third, ..] = &mut row;
+            *third &= 0xFFFF_0000;
+        }
+        mix(&mut sums, &row);
     }
+    mix(&mut sums, &[0; 32]);
+    mix(&mut sums, &[0; 32]);
+    sums
 }
 
 /// Stores the checksum of the page as block `block`; leaves a new page as it is. Needed for
