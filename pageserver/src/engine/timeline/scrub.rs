@@ -87,15 +87,25 @@ impl Timeline {
     /// As [`Timeline::scrub`], at a pace that may be shared with others.
     pub async fn scrub_at(&self, options: Options, pace: &mut Pace) -> Result<Report> {
         let mut report = Report::default();
-        for layer in self.layers().files() {
+        // A pass takes days: a layer is held while it is read, or nothing that is replaced meanwhile
+        // could be deleted before the end.
+        let names: Vec<String> = self
+            .layers()
+            .files()
+            .map(|l| l.name().to_string())
+            .collect();
+        for name in names {
             if self.cancel.is_cancelled() {
                 return Err(Error::Shutdown);
             }
+            let Some(layer) = self.layers().file(&name).cloned() else {
+                continue;
+            };
             report.layers += 1;
             if layer.entry().crc32c.is_none() {
                 report.without_digest += 1;
             }
-            self.scrub_layer(layer, options, &mut report, pace).await;
+            self.scrub_layer(&layer, options, &mut report, pace).await;
         }
         let damaged = report.local_repaired.len() + report.bucket_repaired.len();
         self.shared
