@@ -1,6 +1,11 @@
 //! While a scrub is under way, which may take days, what compaction replaces is deleted as ever.
 
-#![allow(missing_docs, clippy::unwrap_used, reason = "test")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "test: the scrub is a task of its own"
+)]
 
 mod support;
 
