@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use types::PgMajor;
 
+/// Turns whose tables and databases stay.
+const REMEMBERED: u32 = 40;
+
 /// Tables of several shapes with some history.
 pub async fn prepare(cluster: &Cluster) -> Result<()> {
     cluster
@@ -73,7 +76,25 @@ pub async fn turn(cluster: &Cluster, round: u32) -> Result<()> {
     if round.is_multiple_of(2) {
         databases(cluster, round).await?;
     }
+    forget(cluster, round).await?;
     shared_locks(cluster, round).await
+}
+
+/// Drops what a turn long ago left behind, so that a long run does not grow for ever.
+async fn forget(cluster: &Cluster, round: u32) -> Result<()> {
+    let Some(old) = round.checked_sub(REMEMBERED) else {
+        return Ok(());
+    };
+    let client = cluster.client("postgres").await?;
+    client
+        .batch_execute(&format!("DROP TABLE IF EXISTS gone_{old}"))
+        .await?;
+    for i in 0..2 {
+        client
+            .batch_execute(&format!("DROP DATABASE IF EXISTS copy_{old}_{i}"))
+            .await?;
+    }
+    Ok(())
 }
 
 async fn two_phase(cluster: &Cluster, round: u32) -> Result<()> {

@@ -14,9 +14,16 @@ pub struct Arguments {
     #[arg(long)]
     no_build: bool,
     /// Plant bugs in a copy of the tree, one at a time, and see that the simulation finds each; takes
-    /// half an hour
-    #[arg(long)]
-    planted: bool,
+    /// half an hour for all of them, less for some: `--planted=02,11`
+    #[arg(
+        long,
+        value_name = "NUMBERS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "",
+        value_delimiter = ','
+    )]
+    planted: Option<Vec<String>>,
     /// `--seed N` repeats a run; `--seeds N` runs that many; `--for 10m` runs fresh ones until time is
     /// out; `--every-fault` lets each operation of a fixed history fail in turn; further --jobs N,
     /// --keep-going, --loud, --log
@@ -26,8 +33,8 @@ pub struct Arguments {
 
 /// Builds and runs the simulation.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    if arguments.planted {
-        return planted::run();
+    if let Some(numbers) = &arguments.planted {
+        return planted::run(numbers);
     }
     if !arguments.no_build {
         // As the tests build it, so that nothing is compiled for a second time.

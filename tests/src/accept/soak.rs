@@ -6,7 +6,7 @@ use crate::compare::{self, Report};
 use crate::daemon::Daemon;
 use crate::postgres::Cluster;
 use anyhow::{Context, Result, ensure};
-use api_client::model::TimelineCreate;
+use api_client::model::{TimelineCreate, TimelineInfo};
 use page_protocol::client::{Connection, Options};
 use page_protocol::message::{Relation, Version};
 use rand::Rng;
@@ -46,6 +46,8 @@ pub struct Sample {
     pub disk: u64,
     /// Bytes in the bucket.
     pub bucket: u64,
+    /// Bytes of all relations at the newest LSN.
+    pub logical: u64,
     /// Resident memory of the daemon, in bytes.
     pub memory: u64,
     /// Layers of the timeline, and how many of them are L0.
@@ -275,15 +277,15 @@ impl Watch<'_> {
         let mut stream = connection
             .page_stream(Version::V3, tenant, timeline)
             .await?;
-        let info = self.info().await?;
-        let first = info.0;
+        let first = self.info().await?.last_record_lsn;
         let mut samples = Vec::new();
         let mut reads = 0;
         let mut counts = [Counts::default(), Counts::default()];
         while !self.over.load(Ordering::Acquire) {
             let due = Instant::now() + SAMPLE;
             let mut times = Vec::with_capacity(READS);
-            let (last, cutoff) = self.info().await?;
+            let info = self.info().await?;
+            let (last, cutoff) = (info.last_record_lsn, info.latest_gc_cutoff_lsn);
             let blocks = stream.nblocks(self.accounts, last, last).await?;
             for _ in 0..READS {
                 // A reader of the past stays clear of what may go while the question is on its way.
@@ -315,13 +317,9 @@ impl Watch<'_> {
         Ok((samples, reads))
     }
 
-    /// Newest readable LSN and cutoff.
-    async fn info(&self) -> Result<(Lsn, Lsn)> {
-        let info = self
-            .daemon
-            .timeline(self.followed.shard(), self.followed.timeline)
-            .await?;
-        Ok((info.last_record_lsn, info.latest_gc_cutoff_lsn))
+    async fn info(&self) -> Result<TimelineInfo> {
+        let (shard, timeline) = (self.followed.shard(), self.followed.timeline);
+        self.daemon.timeline(shard, timeline).await
     }
 
     async fn sample(&self, metrics: &str, counts: &mut [Counts; 2]) -> Result<Sample> {
@@ -335,17 +333,18 @@ impl Watch<'_> {
             .iter()
             .filter(|l| l.l0 == Some(true))
             .count();
-        let (last, _) = self.info().await?;
+        let info = self.info().await?;
         let pid = self.daemon.pid().context("the daemon does not run")?;
         let [deltas, visited] = counts;
         Ok(Sample {
             seconds: 0.0,
             disk: bytes_below(&self.daemon.path().join("tenants"))?,
             bucket: bytes_below(&self.daemon.path().join("bucket"))?,
+            logical: info.current_logical_size,
             memory: resident(pid)?,
             layers: layers.historic_layers.len(),
             l0,
-            wal: last.0,
+            wal: info.last_record_lsn.0,
             deltas: deltas.since(metrics, "pageserver_read_deltas_bucket"),
             visited: visited.since(metrics, "pageserver_read_layers_bucket"),
             latency: [0.0; 3],

@@ -26,7 +26,7 @@ const MIB: f64 = 1_048_576.0;
 
 const CHARTS: &[Chart] = &[
     Chart {
-        title: "layer files on disk and objects in the bucket, MiB",
+        title: "layer files on disk, objects in the bucket, and the database itself, MiB",
         lines: &[
             Line {
                 name: "disk",
@@ -35,6 +35,10 @@ const CHARTS: &[Chart] = &[
             Line {
                 name: "bucket",
                 value: |s| s.bucket as f64 / MIB,
+            },
+            Line {
+                name: "database",
+                value: |s| s.logical as f64 / MIB,
             },
         ],
     },
@@ -126,13 +130,13 @@ pub fn draw(samples: &[Sample], file: &Path) -> Result<()> {
 
 fn csv(samples: &[Sample]) -> Result<String> {
     let mut out = String::from(
-        "seconds,disk_bytes,bucket_bytes,memory_bytes,layers,l0,wal_bytes,deltas_p50,deltas_p99,deltas_max,layers_p50,layers_p99,layers_max,read_ms_p50,read_ms_p99,read_ms_max\n",
+        "seconds,disk_bytes,bucket_bytes,logical_bytes,memory_bytes,layers,l0,wal_bytes,deltas_p50,deltas_p99,deltas_max,layers_p50,layers_p99,layers_max,read_ms_p50,read_ms_p99,read_ms_max\n",
     );
     for s in samples {
         write!(
             out,
-            "{:.1},{},{},{},{},{},{}",
-            s.seconds, s.disk, s.bucket, s.memory, s.layers, s.l0, s.wal
+            "{:.1},{},{},{},{},{},{},{}",
+            s.seconds, s.disk, s.bucket, s.logical, s.memory, s.layers, s.l0, s.wal
         )?;
         for v in s.deltas.iter().chain(&s.visited).chain(&s.latency) {
             write!(out, ",{}", (v * 1000.0).round() / 1000.0)?;

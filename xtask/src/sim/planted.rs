@@ -15,21 +15,13 @@ const HUNT: [&[&str]; 3] = [
     &["--every-fault"],
 ];
 
-/// Plants every bug in turn.
-pub fn run() -> Result<()> {
+/// Plants bugs in turn: those whose patch begins with one of `numbers`, which are empty for all.
+pub fn run(numbers: &[String]) -> Result<()> {
     let root = root()?;
+    let patches = patches(&root, numbers)?;
     let place = root.join("target/planted");
     let tree = place.join("tree");
     copy(&root, &tree)?;
-    let mut patches = Vec::new();
-    for entry in fs::read_dir(root.join("tests/sim/planted"))? {
-        let path = entry?.path();
-        if path.extension() == Some(OsStr::new("patch")) {
-            patches.push(path);
-        }
-    }
-    patches.sort();
-    ensure!(!patches.is_empty(), "there is nothing to plant");
     let mut missed = Vec::new();
     for patch in &patches {
         let name = patch.file_stem().unwrap_or_default().to_string_lossy();
@@ -46,6 +38,30 @@ pub fn run() -> Result<()> {
     }
     ensure!(missed.is_empty(), "not found: {}", missed.join(", "));
     Ok(())
+}
+
+fn patches(root: &Path, numbers: &[String]) -> Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(root.join("tests/sim/planted"))? {
+        let path = entry?.path();
+        if path.extension() == Some(OsStr::new("patch")) {
+            all.push(path);
+        }
+    }
+    all.sort();
+    let mut chosen = Vec::new();
+    for number in numbers.iter().filter(|n| !n.is_empty()) {
+        let starts = |p: &&PathBuf| {
+            let name = p.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with(number)
+        };
+        let patch = all.iter().find(starts);
+        chosen.push(patch.with_context(|| format!("no planted bug {number}"))?);
+    }
+    let chosen: Vec<PathBuf> = chosen.into_iter().cloned().collect();
+    let patches = if chosen.is_empty() { all } else { chosen };
+    ensure!(!patches.is_empty(), "there is nothing to plant");
+    Ok(patches)
 }
 
 /// Copies what git knows or would take, with times, so that nothing is compiled without need.
