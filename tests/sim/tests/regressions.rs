@@ -232,6 +232,47 @@ async fn collect(timeline: &Timeline) -> Lsn {
     cutoff
 }
 
+/// While layers were uploaded, more was flushed and the cutoff raised: the index that followed said
+/// that cutoff of layers that ended below it, and a crash left a timeline with no readable LSN.
+#[test]
+fn the_newest_record_is_readable_after_a_crash_whatever_is_collected_during_an_upload() {
+    simulated(async {
+        let (mut site, node) = Site::new().await;
+        let root = timeline(&node, ROOT);
+        site.write(&root, 400).await;
+        node.bucket.set_faults(Faults {
+            delay: std::time::Duration::from_secs(1),
+            ..Faults::none()
+        });
+        root.freeze_and_flush().await.unwrap();
+        let end = root.last_record_lsn();
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        site.write(&root, 400).await;
+        root.freeze_and_flush().await.unwrap();
+        let horizon = Horizon {
+            bytes: 0,
+            pitr: std::time::Duration::ZERO,
+        };
+        let cutoff = root.gc(horizon).await.unwrap().cutoff;
+        assert!(root.remote_consistent_lsn() < end && end < cutoff);
+        while root.remote_consistent_lsn() < end {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        assert_eq!(root.remote_consistent_lsn(), end);
+        node.crash();
+
+        let node = site.next().await;
+        let root = timeline(&node, ROOT);
+        assert_eq!(root.last_record_lsn(), end);
+        root.pin(end).unwrap();
+        let got = root.get(word_page(0), end).await.unwrap();
+        assert_eq!(
+            got,
+            site.oracle.get(ROOT, word_page(0), end).unwrap().bytes()
+        );
+    });
+}
+
 /// The index of a branch arrived after a successor had loaded the tenant without it and collected
 /// its ancestor's history at the branch point: the next start read what was left of it.
 #[test]

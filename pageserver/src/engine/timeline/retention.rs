@@ -232,10 +232,11 @@ impl Retention {
     }
 
     /// The cutoff, and the children whose branch points lie below it, at one moment: what an index
-    /// says.
-    pub fn below_cutoff(&self) -> (Lsn, BTreeMap<TimelineId, Lsn>) {
+    /// says whose layers end at `end`. If the cutoff lies beyond that, the layers are of before it was
+    /// raised and hold what is readable at their end, which is then all that a successor has.
+    pub fn below_cutoff(&self, end: Lsn) -> (Lsn, BTreeMap<TimelineId, Lsn>) {
         let holders = self.holders.lock();
-        let cutoff = self.cutoff.get();
+        let cutoff = self.cutoff.get().min(end);
         let branches = holders.branches.iter().filter(|(_, at)| **at < cutoff);
         (cutoff, branches.map(|(id, at)| (*id, *at)).collect())
     }
@@ -380,7 +381,9 @@ mod tests {
         assert_eq!(held.lowest_from(Lsn(80)), Some(Lsn(88)));
         assert_eq!(held.lowest_from(Lsn(89)), None);
         let below = [(a, Lsn(88)), (b, Lsn(72))].into();
-        assert_eq!(r.below_cutoff(), (Lsn(160), below));
+        assert_eq!(r.below_cutoff(Lsn(200)), (Lsn(160), below));
+        let below = [(b, Lsn(72))].into();
+        assert_eq!(r.below_cutoff(Lsn(80)), (Lsn(80), below));
         r.remove_branch(a);
         assert_eq!(r.advance(Lsn(160), NOW).1.branches, [Lsn(72)]);
     }

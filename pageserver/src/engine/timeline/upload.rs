@@ -245,7 +245,7 @@ impl Timeline {
         index.metadata.disk_consistent_lsn = disk.last;
         index.metadata.prev_record_lsn = Some(disk.prev).filter(|p| p.is_valid());
         // Together: whoever loads the index tells by them which branches' history is there.
-        let (cutoff, held) = self.retention.below_cutoff();
+        let (cutoff, held) = self.retention.below_cutoff(disk.last);
         index.metadata.latest_gc_cutoff_lsn = cutoff;
         index.held_branches = Some(held);
         index.metadata.initdb_lsn = self.initdb_lsn();
