@@ -67,7 +67,7 @@ pub struct Node {
     pub partial: AtomicBool,
     /// Positions as last seen.
     pub seen: Mutex<BTreeMap<TimelineId, Positions>>,
-    /// Leases granted: timeline, LSN, time of day of the end.
+    /// Leases granted: timeline, LSN, when it ends by the monotonic clock.
     pub leases: Mutex<Vec<(TimelineId, Lsn, Duration)>>,
     metrics: Registry,
     work: CancellationToken,

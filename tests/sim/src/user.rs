@@ -119,8 +119,6 @@ pub async fn run(world: Arc<World>, node: Arc<Node>, mut random: Random) {
                 Op::ClockJump => {
                     let ms = random.below(7_200_000) as i64 - 3_600_000;
                     node.clock.jump(ms);
-                    let now = node.clock.wall();
-                    node.leases.lock().retain(|(_, _, end)| *end > now);
                     Ok(())
                 }
             }
@@ -279,8 +277,9 @@ impl User<'_> {
         };
         let lsn = self.readable(&timeline, random);
         let length = Duration::from_secs(random.between(1, 120));
+        let end = self.node.clock.monotonic() + length;
         match timeline.lease(lsn, length) {
-            Ok(end) => {
+            Ok(_) => {
                 self.event(format!("leased {} at {lsn}", timeline.id));
                 self.node.leases.lock().push((timeline.id, lsn, end));
                 Ok(())
@@ -292,10 +291,9 @@ impl User<'_> {
 
     /// Reads at a leased LSN, which nothing may take away.
     async fn leased(&self, random: &mut Random) -> Done {
-        let now = self.node.clock.wall();
+        let now = self.node.clock.monotonic();
         let lease = {
             let mut leases = self.node.leases.lock();
-            // The end of a lease counts even if the clock is put back afterwards.
             leases.retain(|(_, _, end)| *end > now);
             random.pick(&leases).copied()
         };

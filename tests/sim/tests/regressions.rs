@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+use pageserver::engine::Detach;
 use pageserver::engine::timeline::Horizon;
 use pageserver::engine::timeline::compaction::Force;
 use pageserver::engine::{Error, Timeline};
@@ -60,6 +61,44 @@ fn a_timeline_is_not_deleted_while_a_branch_of_it_is_created() {
                 "{branched:?} {deleted:?}"
             );
             assert_eq!(deleted.is_ok(), delete_first);
+        }
+    });
+}
+
+/// A timeline was deleted while it was detached from its ancestor, and then given a child: the
+/// branch that had left the ancestor before it.
+#[test]
+fn a_timeline_is_not_deleted_while_it_is_detached() {
+    simulated(async {
+        for delete_first in [false, true] {
+            let (mut site, node) = Site::new().await;
+            let root = timeline(&node, ROOT);
+            site.write(&root, 400).await;
+            site.branch(&node, GRANDCHILD, ROOT).await;
+            let at = root.last_record_lsn();
+            site.write(&root, 400).await;
+            site.branch(&node, CHILD, ROOT).await;
+            node.bucket.set_faults(Faults {
+                delay: std::time::Duration::from_millis(20),
+                ..Faults::none()
+            });
+            let tenant = node.engine.tenant(TENANT).unwrap();
+            let detach = tenant.detach_ancestor(CHILD, Detach::default());
+            let delete = tenant.delete_timeline(CHILD);
+            let (detached, deleted) = match delete_first {
+                false => tokio::join!(biased; detach, delete),
+                true => {
+                    let (deleted, detached) = tokio::join!(biased; delete, detach);
+                    (detached, deleted)
+                }
+            };
+            assert_eq!(deleted.is_ok(), delete_first, "{deleted:?}");
+            assert_eq!(detached.is_ok(), !delete_first, "{detached:?}");
+
+            let next = site.next().await;
+            let got = timeline(&next, GRANDCHILD).get(word_page(0), at).await;
+            let want = site.oracle.get(ROOT, word_page(0), at).unwrap();
+            assert_eq!(got.unwrap(), want.bytes());
         }
     });
 }
@@ -409,6 +448,29 @@ fn a_creation_with_an_unknown_outcome_can_be_taken_back() {
         let next = site.next().await;
         assert!(next.timeline(TENANT, CHILD).is_none());
         assert_eq!(site.objects_of(CHILD), [""; 0]);
+    });
+}
+
+/// Leases ended by the time of day: putting the clock forward ended them all.
+#[test]
+fn a_lease_lasts_whatever_the_time_of_day() {
+    simulated(async {
+        let (mut site, node) = Site::new().await;
+        let root = timeline(&node, ROOT);
+        site.write(&root, 1000).await;
+        let at = root.last_record_lsn();
+        let minute = std::time::Duration::from_secs(60);
+        root.lease(at, minute).unwrap();
+        for hours in [1, -2] {
+            node.clock.jump(hours * 3_600_000);
+            site.write(&root, 1000).await;
+            assert!(collect(&root).await > at);
+            root.pin(at).unwrap();
+        }
+        tokio::time::sleep(minute * 2).await;
+        collect(&root).await;
+        let e = root.pin(at).unwrap_err();
+        assert!(matches!(e, Error::BelowCutoff { .. }), "{e}");
     });
 }
 

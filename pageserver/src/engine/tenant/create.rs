@@ -149,7 +149,7 @@ impl Tenant {
         let at = request
             .at
             .map_or_else(|| ancestor.last_record_lsn(), Lsn::align);
-        let now = self.shared.env.clock.wall();
+        let now = self.shared.env.clock.monotonic();
         let oldest = ancestor.gc_cutoff().max(ancestor.ancestor_lsn());
         let retained = at >= ancestor.ancestor_lsn()
             && ancestor.retention().add_branch(request.id, at, now).is_ok();

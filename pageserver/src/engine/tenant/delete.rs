@@ -29,7 +29,8 @@ impl Drop for Deletion<'_> {
 }
 
 impl Tenant {
-    /// Begins a deletion, unless the timeline has children or is getting some.
+    /// Begins a deletion, unless the timeline has children or is getting some, as it does when it
+    /// is detached from its ancestor.
     fn begin_deletion(&self, id: TimelineId) -> Result<Deletion<'_>> {
         let mut changing = self.changing.lock();
         let children = self.all_children(id, &changing);
@@ -46,6 +47,11 @@ impl Tenant {
         if changing.deleting.get(&id) == Some(&true) {
             return Err(Error::Busy(
                 "deletion of the timeline is in progress".into(),
+            ));
+        }
+        if changing.detaching == Some(id) {
+            return Err(Error::Busy(
+                "the timeline is being detached from its ancestor".into(),
             ));
         }
         changing.deleting.insert(id, true);

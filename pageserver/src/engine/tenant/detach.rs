@@ -116,7 +116,8 @@ impl Tenant {
     ///
     /// # Errors
     /// [`Error::Conflict`] for a timeline that never had an ancestor; [`Error::BadRequest`] if
-    /// ancestors or archived branches do not allow it; [`Error::Unavailable`] to try again later.
+    /// ancestors or archived branches do not allow it; [`Error::TimelineNotFound`] also for one that
+    /// is being deleted; [`Error::Unavailable`] to try again later.
     pub async fn detach_ancestor(&self, id: TimelineId, how: Detach) -> Result<Vec<TimelineId>> {
         let branch = self.timeline(id)?;
         branch.check_active()?;
@@ -147,6 +148,13 @@ impl Tenant {
             return Err(Error::Unavailable(format!(
                 "ancestor is already being detached by: {other}"
             )));
+        }
+        // It must not get other children any more.
+        if changing.deleting.contains_key(&id) {
+            return Err(Error::TimelineNotFound {
+                tenant: self.id,
+                timeline: id,
+            });
         }
         changing.detaching = Some(id);
         Ok(Attempt(self))

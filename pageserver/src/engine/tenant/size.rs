@@ -89,7 +89,7 @@ async fn input(timeline: &Timeline) -> Result<(TimelineInput, Pin)> {
     let pin = timeline
         .pin(planned)
         .or_else(|_| timeline.pin(timeline.gc_cutoff()))?;
-    let now = timeline.shared().env.clock.wall();
+    let now = timeline.shared().env.clock.monotonic();
     let retention = timeline.retention();
     let input = TimelineInput {
         timeline: timeline.id,

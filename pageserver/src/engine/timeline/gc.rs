@@ -121,7 +121,9 @@ impl Timeline {
         let metrics = &self.shared.metrics;
         metrics.set_standby_horizon(self.tenant, self.id, None);
         let before = self.gc_cutoff();
-        let (cutoff, held) = self.retention.advance(target, self.shared.env.clock.wall());
+        let (cutoff, held) = self
+            .retention
+            .advance(target, self.shared.env.clock.monotonic());
         if cutoff > before {
             self.look_for_waste.store(true, Ordering::Release);
             self.unsettle();

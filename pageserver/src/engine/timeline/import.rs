@@ -243,7 +243,8 @@ impl Timeline {
     /// Makes an import readable from the newest LSN on, durably. Returns that LSN.
     pub async fn finish_import(&self) -> Result<Lsn> {
         let lsn = self.last_record_lsn();
-        self.retention.advance(lsn, self.shared.env.clock.wall());
+        self.retention
+            .advance(lsn, self.shared.env.clock.monotonic());
         self.initdb_lsn.raise(lsn);
         self.learn_cluster(lsn).await?;
         self.update_vanilla(|v| {

@@ -1,7 +1,8 @@
 //! What keeps history readable: the cutoff, readers under way, leases and branch points.
 //!
 //! The cutoff and everything that holds it back are decided under one lock: whoever was told that
-//! an LSN is readable keeps it readable until they let go of it.
+//! an LSN is readable keeps it readable until they let go of it. Leases end by the clock that nobody
+//! sets: one does not end early because the time of day was put forward.
 
 use super::{Timeline, Watermark};
 use crate::engine::error::{Error, Result};
@@ -20,7 +21,7 @@ pub const MAX_STANDBY_LAG: u64 = 10 << 30;
 struct Holders {
     /// Readers under way, by LSN.
     pins: BTreeMap<Lsn, usize>,
-    /// Time of day at which the lease of an LSN ends.
+    /// When the lease of an LSN ends, by the monotonic clock.
     leases: BTreeMap<Lsn, Duration>,
     /// Branch points of children.
     branches: BTreeMap<TimelineId, Lsn>,
@@ -95,7 +96,7 @@ impl Retention {
         self.cutoff.get()
     }
 
-    /// Keeps `lsn` readable until the pin is dropped; `now` is the time of day.
+    /// Keeps `lsn` readable until the pin is dropped; `now` is by the monotonic clock, here and below.
     ///
     /// # Errors
     /// [`Error::BelowCutoff`] if it is not readable any more.
@@ -115,8 +116,8 @@ impl Retention {
         })
     }
 
-    /// Keeps `lsn` readable until the time of day `until`, or as long as an earlier lease of it
-    /// said, whichever is later. Returns when the lease ends.
+    /// Keeps `lsn` readable until `until`, or as long as an earlier lease of it said, whichever is
+    /// later. Returns when the lease ends.
     ///
     /// # Errors
     /// [`Error::BelowCutoff`]; [`Error::Busy`] if there are too many leases.
@@ -224,7 +225,7 @@ impl Retention {
         }
     }
 
-    /// Leases that have not ended: (LSN, time of day of the end).
+    /// Leases that have not ended: (LSN, when it does).
     pub fn leases(&self, now: Duration) -> Vec<(Lsn, Duration)> {
         let holders = self.holders.lock();
         let valid = holders.leases.iter().filter(|(_, end)| **end >= now);
@@ -264,7 +265,7 @@ impl Timeline {
     /// # Errors
     /// [`Error::BelowCutoff`].
     pub fn pin(&self, lsn: Lsn) -> Result<Pin> {
-        self.retention.pin(lsn, self.shared.env.clock.wall())
+        self.retention.pin(lsn, self.shared.env.clock.monotonic())
     }
 
     /// As [`Timeline::pin`], for an LSN that was ingested already.
@@ -298,8 +299,10 @@ impl Timeline {
     /// As [`Timeline::pin_readable`]; [`Error::Busy`] if there are too many leases.
     pub fn lease(&self, lsn: Lsn, length: Duration) -> Result<Duration> {
         let _readable = self.pin_readable(lsn)?;
-        let now = self.shared.env.clock.wall();
-        self.retention.lease(lsn, now, now.saturating_add(length))
+        let clock = &self.shared.env.clock;
+        let now = clock.monotonic();
+        let end = self.retention.lease(lsn, now, now.saturating_add(length))?;
+        Ok(clock.wall().saturating_add(end.saturating_sub(now)))
     }
 }
 

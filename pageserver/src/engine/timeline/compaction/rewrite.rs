@@ -155,7 +155,7 @@ impl Timeline {
 
     async fn rewrite_into(&self, order: &Order<'_>, outputs: &mut Outputs<'_>) -> Result<()> {
         let limit = self.shared.conf.load().delta_chain_threshold / 2;
-        let now = self.shared.env.clock.wall();
+        let now = self.shared.env.clock.monotonic();
         let (cutoff, held) = self.retention.advance(Lsn::INVALID, now);
         // While collection is blocked everything stays, for branches that are not known here yet.
         let lowest = match self.shared.collection.blocked().is_empty() {
