@@ -1,5 +1,5 @@
 //! What a page costs inside the engine, beside a raw `pread` of 8 KiB of the same layer file in the
-//! same run, all of it in the page cache. The figures are in `docs/benchmarks.md`.
+//! same run: in the page cache, and from the device. The figures are in `docs/benchmarks.md`.
 //!
 //! Rounds of the contenders alternate, so that whatever else the machine does hits all of them;
 //! compared are the fastest rounds. `--count CASE N` after `--` does one case N times and nothing
@@ -46,7 +46,31 @@ struct Case<'a> {
     name: &'static str,
     /// Pages of one operation.
     pages: usize,
+    /// The page cache forgets the layer file before each round.
+    cold: bool,
     run: Box<dyn FnMut(u32) + 'a>,
+}
+
+impl<'a> Case<'a> {
+    fn new(name: &'static str, run: impl FnMut(u32) + 'a) -> Self {
+        Case {
+            name,
+            pages: 1,
+            cold: false,
+            run: Box::new(run),
+        }
+    }
+
+    fn cold(self) -> Self {
+        Case { cold: true, ..self }
+    }
+
+    fn together(self) -> Self {
+        Case {
+            pages: TOGETHER as usize,
+            ..self
+        }
+    }
 }
 
 fn main() {
@@ -79,63 +103,35 @@ fn main() {
         }
     };
     let two = [page, page].concat();
+    let mut one = pread(PAGE_SIZE);
     let mut cases = vec![
-        Case {
-            name: "raw_pread_8k",
-            pages: 1,
-            run: Box::new(pread(PAGE_SIZE)),
-        },
-        Case {
-            name: "raw_pread_16k",
-            pages: 1,
-            run: Box::new(pread(2 * PAGE_SIZE)),
-        },
-        Case {
-            name: "crc32c_16k",
-            pages: 1,
-            run: Box::new(|_| {
-                black_box(types::crc32c::of(black_box(&two)));
-            }),
-        },
-        Case {
-            name: "image",
-            pages: 1,
-            run: Box::new(|n| read(&images, n, START)),
-        },
-        Case {
-            name: "image_below_an_l0",
-            pages: 1,
-            run: Box::new(|n| read(&timeline, unchanged(n), last)),
-        },
-        Case {
-            name: "20_deltas_in_an_l0",
-            pages: 1,
-            run: Box::new(|n| read(&timeline, n % CHANGED, last)),
-        },
-        Case {
-            name: "20_deltas_in_memory",
-            pages: 1,
-            run: Box::new(|n| read(&fresh, n % CHANGED, last)),
-        },
-        Case {
-            name: "32_images_together",
-            pages: TOGETHER as usize,
-            run: Box::new(|n| {
-                let from = n / TOGETHER * TOGETHER;
-                let pages = images.pages(REL, from..from + TOGETHER, START);
-                for page in runtime.block_on(pages) {
-                    assert_eq!(page.unwrap().len(), PAGE_SIZE);
-                }
-            }),
-        },
-        Case {
-            name: "32_raw_preads_8k",
-            pages: TOGETHER as usize,
-            run: Box::new({
-                let mut one = pread(PAGE_SIZE);
-                move |n| (n..n + TOGETHER).for_each(&mut one)
-            }),
-        },
+        Case::new("raw_pread_8k", pread(PAGE_SIZE)),
+        Case::new("raw_pread_16k", pread(2 * PAGE_SIZE)),
+        Case::new("crc32c_16k", |_| {
+            black_box(types::crc32c::of(black_box(&two)));
+        }),
+        Case::new("image", |n| read(&images, n, START)),
+        Case::new("image_below_an_l0", |n| {
+            read(&timeline, unchanged(n), last);
+        }),
+        Case::new("20_deltas_in_an_l0", |n| {
+            read(&timeline, n % CHANGED, last);
+        }),
+        Case::new("20_deltas_in_memory", |n| read(&fresh, n % CHANGED, last)),
+        Case::new("32_images_together", |n| {
+            let from = n / TOGETHER * TOGETHER;
+            let pages = images.pages(REL, from..from + TOGETHER, START);
+            for page in runtime.block_on(pages) {
+                assert_eq!(page.unwrap().len(), PAGE_SIZE);
+            }
+        })
+        .together(),
+        Case::new("32_raw_preads_8k", move |n| {
+            (n..n + TOGETHER).for_each(&mut one);
+        })
+        .together(),
+        Case::new("raw_pread_8k_from_the_device", pread(PAGE_SIZE)).cold(),
+        Case::new("image_from_the_device", |n| read(&images, n, START)).cold(),
     ];
     if let Some((name, n)) = counted() {
         let case = cases.iter_mut().find(|c| c.name == name).unwrap();
@@ -144,16 +140,21 @@ fn main() {
     }
     let mut times = vec![Times::default(); cases.len()];
     let mut next = scattered(PAGES);
-    for _ in 0..ROUNDS {
-        for (case, times) in cases.iter_mut().zip(&mut times) {
+    // The cold ones at the end: they would slow down the others.
+    for round in 0..2 * ROUNDS {
+        let turn = |(case, _): &(&mut Case<'_>, _)| case.cold == (round >= ROUNDS);
+        for (case, times) in cases.iter_mut().zip(&mut times).filter(turn) {
             let blocks: Vec<u32> = next.by_ref().take(ROUND / case.pages).collect();
+            if case.cold {
+                forget(&file);
+            }
             times.time(|| blocks.into_iter().for_each(&mut case.run));
         }
     }
     println!("{:<44} {:>9} {:>9}", "us per page", "min", "median");
-    let raw = times[0].clone();
-    for (case, times) in cases.iter().zip(&times) {
-        times.print(case.name, ROUND, Some(&raw));
+    let raw = |cold: bool| cases.iter().position(|c| c.cold == cold).unwrap();
+    for (case, own) in cases.iter().zip(&times) {
+        own.print(case.name, ROUND, Some(&times[raw(case.cold)]));
     }
     for layers in [1_000, 10_000] {
         lookup(layers);
@@ -175,6 +176,12 @@ fn largest(timeline: &Timeline, world: &World) -> File {
         .max_by_key(|l| l.size())
         .unwrap();
     File::open(world.directory.path().join(layer.local_path())).unwrap()
+}
+
+/// The page cache forgets a file that is on disk.
+fn forget(file: &File) {
+    file.sync_all().unwrap();
+    rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
 }
 
 /// Time to find where a page is, in a map of `layers` layers: per stretch of 100 pages an image
