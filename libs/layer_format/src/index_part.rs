@@ -128,6 +128,10 @@ pub struct IndexPart {
     /// held. Absent in documents of programs that do not say so. Not known to the reference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_branches: Option<BTreeMap<TimelineId, Lsn>>,
+    /// Made up for each document: stores tell versions of an object apart by content, and a put that
+    /// was given up must not match a later document. Not known to the reference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<String>,
     /// The timeline follows an ordinary Postgres. Not known to the reference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vanilla: Option<Vanilla>,
@@ -154,6 +158,7 @@ impl IndexPart {
             marked_invisible_at: None,
             rel_size_migrated_at: None,
             held_branches: None,
+            nonce: None,
             vanilla: None,
             unknown: Map::new(),
         }

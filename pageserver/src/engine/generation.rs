@@ -29,6 +29,10 @@ pub struct Record {
     /// Made up by whoever took the generation: tells a lost answer from a lost race.
     #[serde(default)]
     holder: String,
+    /// Number of changes. Stores tell versions of an object apart by content: a change that was given
+    /// up must not match one that came later.
+    #[serde(default)]
+    revision: u64,
     /// The tenant's settings.
     #[serde(default)]
     pub tenant_conf: Map<String, Value>,
@@ -116,6 +120,7 @@ impl Lease {
             version: 1,
             generation: 1,
             holder: holder(env),
+            revision: 0,
             tenant_conf: conf,
             name,
             timeline_names: Map::new(),
@@ -146,6 +151,7 @@ impl Lease {
                 .checked_add(1)
                 .ok_or_else(|| Error::Internal(format!("tenant {tenant}: no generation left")))?;
             record.holder = holder(env);
+            record.revision = record.revision.wrapping_add(1);
             if put_if(env, &key, &record, PutMode::IfMatch(etag)).await? {
                 let lease = Lease {
                     tenant,
@@ -169,6 +175,7 @@ impl Lease {
                 .ok_or(Error::TenantNotFound(self.tenant))?;
             self.check(&record)?;
             change(&mut record);
+            record.revision = record.revision.wrapping_add(1);
             if put_if(env, &key, &record, PutMode::IfMatch(etag)).await? {
                 return Ok(record);
             }

@@ -30,12 +30,19 @@ use types::{TenantShardId, TimelineId};
 #[derive(Debug, Clone)]
 struct Stored {
     body: Bytes,
-    version: u64,
+    etag: ETag,
 }
 
 impl Stored {
+    /// The same content has the same tag, as in S3.
+    fn new(body: Bytes) -> Stored {
+        let crc = types::crc32c::of(&body);
+        let etag = ETag(format!("{:x}-{crc:08x}", body.len()));
+        Stored { body, etag }
+    }
+
     fn etag(&self) -> ETag {
-        ETag(self.version.to_string())
+        self.etag.clone()
     }
 }
 
@@ -135,7 +142,7 @@ impl Store {
         self.0.lock().puts
     }
 
-    /// Replaces an object's content behind everybody's back; its version stays.
+    /// Replaces an object's content behind everybody's back; its tag stays.
     pub fn damage(&self, key: &str, body: Bytes) {
         if let Some(object) = self.0.lock().by_key.get_mut(key) {
             object.body = body;
@@ -164,10 +171,7 @@ impl Store {
             objects.violation = Some(format!("{key} was put whatever version it replaces"));
         }
         objects.puts += 1;
-        let stored = Stored {
-            body,
-            version: objects.puts,
-        };
+        let stored = Stored::new(body);
         let etag = stored.etag();
         objects.by_key.insert(key.to_owned(), stored);
         objects.audit(key);

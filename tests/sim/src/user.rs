@@ -524,7 +524,10 @@ impl User<'_> {
                     self.branched(&branch, at, was_superseded);
                     Ok(())
                 }
-                Err(e) if e.kind() == ErrorKind::NotAcceptable => Ok(()),
+                // The second: a deletion that was begun has to be repeated first.
+                Err(e) if matches!(e.kind(), ErrorKind::NotAcceptable | ErrorKind::Conflict) => {
+                    Ok(())
+                }
                 Err(e) => Err(e),
             };
         }

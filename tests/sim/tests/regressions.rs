@@ -9,7 +9,27 @@ use pageserver::engine::{Error, Timeline};
 use sim::faults::Faults;
 use sim::oracle::{SPARSE, START, sparse, word_page};
 use sim::site::{CHILD, GRANDCHILD, ROOT, Site, TENANT, load_all, newest, simulated, timeline};
+use std::time::Duration;
 use types::Lsn;
+
+/// All of it is compacted.
+const ALL: Force = Force {
+    l0: true,
+    images: true,
+};
+/// Nothing but the newest record stays readable.
+const NO_HISTORY: Horizon = Horizon {
+    bytes: 0,
+    pitr: Duration::ZERO,
+};
+
+/// Each request to the bucket takes up to `delay`.
+fn slow(delay: Duration) -> Faults {
+    Faults {
+        delay,
+        ..Faults::none()
+    }
+}
 
 /// A read on a branch waited for its ancestor to reach the branch point, although nothing above
 /// the LSN asked for was needed.
@@ -42,10 +62,7 @@ fn a_timeline_is_not_deleted_while_a_branch_of_it_is_created() {
             let (mut site, node) = Site::new().await;
             let tenant = node.engine.tenant(TENANT).unwrap();
             site.branch(&node, CHILD, ROOT).await;
-            node.bucket.set_faults(Faults {
-                delay: std::time::Duration::from_millis(20),
-                ..Faults::none()
-            });
+            node.bucket.set_faults(slow(Duration::from_millis(20)));
             let branch = tenant.branch(newest(GRANDCHILD, CHILD));
             let delete = tenant.delete_timeline(CHILD);
             let (branched, deleted) = match delete_first {
@@ -78,10 +95,7 @@ fn a_timeline_is_not_deleted_while_it_is_detached() {
             let at = root.last_record_lsn();
             site.write(&root, 400).await;
             site.branch(&node, CHILD, ROOT).await;
-            node.bucket.set_faults(Faults {
-                delay: std::time::Duration::from_millis(20),
-                ..Faults::none()
-            });
+            node.bucket.set_faults(slow(Duration::from_millis(20)));
             let tenant = node.engine.tenant(TENANT).unwrap();
             let detach = tenant.detach_ancestor(CHILD, Detach::default());
             let delete = tenant.delete_timeline(CHILD);
@@ -100,6 +114,41 @@ fn a_timeline_is_not_deleted_while_it_is_detached() {
             let want = site.oracle.get(ROOT, word_page(0), at).unwrap();
             assert_eq!(got.unwrap(), want.bytes());
         }
+    });
+}
+
+/// The note of a deletion that was given up was on its way when its timeline was created once more:
+/// the next start took the new timeline for deleted.
+#[test]
+fn a_timeline_is_not_created_while_a_deletion_may_still_take_effect() {
+    simulated(async {
+        let mut refused = 0;
+        for wait in 0..80 {
+            let (mut site, node) = Site::new().await;
+            let tenant = node.engine.tenant(TENANT).unwrap();
+            tenant.branch(newest(CHILD, ROOT)).await.unwrap();
+            node.bucket.set_faults(slow(Duration::from_millis(40)));
+            tokio::select! {
+                biased;
+                deleted = tenant.delete_timeline(CHILD) => deleted.unwrap(),
+                () = tokio::time::sleep(Duration::from_millis(wait)) => {}
+            }
+            node.bucket.set_faults(Faults::none());
+            match tenant.branch(newest(CHILD, ROOT)).await {
+                Ok(_) => {}
+                Err(Error::Conflict(_)) => {
+                    refused += 1;
+                    tenant.delete_timeline(CHILD).await.unwrap();
+                    tenant.branch(newest(CHILD, ROOT)).await.unwrap();
+                }
+                Err(e) => panic!("{wait}: {e}"),
+            }
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            node.crash();
+            let next = site.next().await;
+            assert!(next.timeline(TENANT, CHILD).is_some(), "{wait}");
+        }
+        assert!(refused > 0);
     });
 }
 
@@ -202,16 +251,8 @@ fn a_branch_does_not_read_what_its_ancestor_collected() {
         let child = site.branch(&node, CHILD, ROOT).await;
         site.write(&root, 1000).await;
         root.checkpoint().await.unwrap();
-        let force = Force {
-            l0: true,
-            images: true,
-        };
-        let horizon = Horizon {
-            bytes: 0,
-            pitr: std::time::Duration::ZERO,
-        };
-        root.compact(force).await.unwrap();
-        let cutoff = root.gc(horizon).await.unwrap().cutoff;
+        root.compact(ALL).await.unwrap();
+        let cutoff = root.gc(NO_HISTORY).await.unwrap().cutoff;
         assert!(cutoff > child.ancestor_lsn());
         let below = Lsn(child.ancestor_lsn().0 - 8);
         let e = child.pin(below).unwrap_err();
@@ -256,17 +297,9 @@ fn a_flush_that_fails_leaves_no_temporary_file() {
 
 /// History of `timeline` is collected up to its newest record.
 async fn collect(timeline: &Timeline) -> Lsn {
-    let force = Force {
-        l0: true,
-        images: true,
-    };
-    let horizon = Horizon {
-        bytes: 0,
-        pitr: std::time::Duration::ZERO,
-    };
     timeline.checkpoint().await.unwrap();
-    timeline.compact(force).await.unwrap();
-    let cutoff = timeline.gc(horizon).await.unwrap().cutoff;
+    timeline.compact(ALL).await.unwrap();
+    let cutoff = timeline.gc(NO_HISTORY).await.unwrap().cutoff;
     timeline.upload().await.unwrap();
     cutoff
 }
@@ -279,23 +312,16 @@ fn the_newest_record_is_readable_after_a_crash_whatever_is_collected_during_an_u
         let (mut site, node) = Site::new().await;
         let root = timeline(&node, ROOT);
         site.write(&root, 400).await;
-        node.bucket.set_faults(Faults {
-            delay: std::time::Duration::from_secs(1),
-            ..Faults::none()
-        });
+        node.bucket.set_faults(slow(Duration::from_secs(1)));
         root.freeze_and_flush().await.unwrap();
         let end = root.last_record_lsn();
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
         site.write(&root, 400).await;
         root.freeze_and_flush().await.unwrap();
-        let horizon = Horizon {
-            bytes: 0,
-            pitr: std::time::Duration::ZERO,
-        };
-        let cutoff = root.gc(horizon).await.unwrap().cutoff;
+        let cutoff = root.gc(NO_HISTORY).await.unwrap().cutoff;
         assert!(root.remote_consistent_lsn() < end && end < cutoff);
         while root.remote_consistent_lsn() < end {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert_eq!(root.remote_consistent_lsn(), end);
         node.crash();
@@ -322,16 +348,13 @@ fn a_branch_whose_history_was_not_held_is_left_out() {
         site.write(&root, 1000).await;
         root.checkpoint().await.unwrap();
         let at = root.last_record_lsn();
-        old.bucket.set_faults(Faults {
-            delay: std::time::Duration::from_secs(10),
-            ..Faults::none()
-        });
+        old.bucket.set_faults(slow(Duration::from_secs(10)));
         let tenant = old.engine.tenant(TENANT).unwrap();
         let asked = tenant.branch(newest(CHILD, ROOT));
         tokio::select! {
             biased;
             r = asked => panic!("{r:?}"),
-            () = tokio::time::sleep(std::time::Duration::from_millis(1)) => {}
+            () = tokio::time::sleep(Duration::from_millis(1)) => {}
         }
 
         let new = site.next().await;
@@ -339,7 +362,7 @@ fn a_branch_whose_history_was_not_held_is_left_out() {
         let root = timeline(&new, ROOT);
         site.write(&root, 1000).await;
         assert!(collect(&root).await > at);
-        tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+        tokio::time::sleep(Duration::from_secs(20)).await;
         assert_eq!(site.objects_of(CHILD).len(), 1);
 
         let last = site.next().await;
@@ -429,21 +452,18 @@ fn a_creation_with_an_unknown_outcome_can_be_taken_back() {
         let (mut site, node) = Site::new().await;
         let root = timeline(&node, ROOT);
         site.write(&root, 1000).await;
-        node.bucket.set_faults(Faults {
-            delay: std::time::Duration::from_secs(10),
-            ..Faults::none()
-        });
+        node.bucket.set_faults(slow(Duration::from_secs(10)));
         let tenant = node.engine.tenant(TENANT).unwrap();
         let asked = tenant.branch(newest(CHILD, ROOT));
         tokio::select! {
             biased;
             r = asked => panic!("{r:?}"),
-            () = tokio::time::sleep(std::time::Duration::from_millis(1)) => {}
+            () = tokio::time::sleep(Duration::from_millis(1)) => {}
         }
         node.bucket.set_faults(Faults::none());
         tenant.delete_timeline(CHILD).await.unwrap();
         assert!(root.retention().branches().is_empty());
-        tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+        tokio::time::sleep(Duration::from_secs(20)).await;
         assert_eq!(site.objects_of(CHILD).len(), 1);
         let next = site.next().await;
         assert!(next.timeline(TENANT, CHILD).is_none());
@@ -459,7 +479,7 @@ fn a_lease_lasts_whatever_the_time_of_day() {
         let root = timeline(&node, ROOT);
         site.write(&root, 1000).await;
         let at = root.last_record_lsn();
-        let minute = std::time::Duration::from_secs(60);
+        let minute = Duration::from_secs(60);
         root.lease(at, minute).unwrap();
         for hours in [1, -2] {
             node.clock.jump(hours * 3_600_000);
@@ -482,7 +502,7 @@ fn a_branch_at_a_leased_lsn_survives_a_restart() {
         let root = timeline(&node, ROOT);
         site.write(&root, 1000).await;
         let at = root.last_record_lsn();
-        let day = std::time::Duration::from_secs(24 * 3600);
+        let day = Duration::from_secs(24 * 3600);
         root.lease(at, day).unwrap();
         site.write(&root, 1000).await;
         assert!(collect(&root).await > at);
@@ -575,10 +595,7 @@ fn a_timeline_that_is_loaded_holds_its_children_from_the_first_moment() {
         node.engine.shutdown().await;
 
         let node = site.start(None);
-        node.bucket.set_faults(Faults {
-            delay: std::time::Duration::from_millis(50),
-            ..Faults::none()
-        });
+        node.bucket.set_faults(slow(Duration::from_millis(50)));
         let held = || {
             let mut found = 0;
             for t in node.engine.timers().live() {
@@ -593,7 +610,7 @@ fn a_timeline_that_is_loaded_holds_its_children_from_the_first_moment() {
         let look = async {
             loop {
                 held();
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
         tokio::select! {
@@ -612,20 +629,17 @@ fn an_upload_that_is_dropped_is_made_up_for() {
         let (mut site, node) = Site::new().await;
         let root = timeline(&node, ROOT);
         site.write(&root, 400).await;
-        node.bucket.set_faults(Faults {
-            delay: std::time::Duration::from_millis(400),
-            ..Faults::none()
-        });
+        node.bucket.set_faults(slow(Duration::from_millis(400)));
         root.freeze_and_flush().await.unwrap();
         // The job that the flush has queued comes to nothing.
         let queued = root.upload();
         tokio::select! {
             biased;
             r = queued => panic!("{r:?}"),
-            () = tokio::time::sleep(std::time::Duration::from_millis(1)) => {}
+            () = tokio::time::sleep(Duration::from_millis(1)) => {}
         }
         node.bucket.set_faults(Faults::none());
-        tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
         assert_eq!(root.remote_consistent_lsn(), root.disk_consistent_lsn());
     });
 }
@@ -639,25 +653,22 @@ fn a_deletion_of_layers_that_is_dropped_is_made_up_for() {
         site.write(&root, 400).await;
         root.checkpoint().await.unwrap();
         let force = Force {
-            l0: true,
             images: false,
+            ..ALL
         };
         let before = site.objects_of(ROOT);
         root.compact(force).await.unwrap();
         assert!(root.layers_to_delete() > 0);
         for wait in 1..500 {
-            node.bucket.set_faults(Faults {
-                delay: std::time::Duration::from_millis(40),
-                ..Faults::none()
-            });
+            node.bucket.set_faults(slow(Duration::from_millis(40)));
             tokio::select! {
                 biased;
                 _ = root.upload() => {}
-                () = tokio::time::sleep(std::time::Duration::from_millis(wait)) => {}
+                () = tokio::time::sleep(Duration::from_millis(wait)) => {}
             }
             node.bucket.set_faults(Faults::none());
         }
-        tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
         assert_eq!(root.layers_to_delete(), 0);
         let now = site.objects_of(ROOT);
         let gone = before.iter().filter(|key| !now.contains(key));
@@ -681,7 +692,7 @@ fn flushes_do_not_wait_for_a_compaction_that_waits_for_them() {
         for _ in 0..6 {
             site.write(&root, 100).await;
             root.freeze().await;
-            tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+            tokio::time::sleep(Duration::from_secs(5)).await;
             assert_eq!(root.disk_consistent_lsn(), root.last_record_lsn());
         }
     });
@@ -709,7 +720,7 @@ fn a_write_that_is_dropped_is_done_or_not() {
             tokio::select! {
                 biased;
                 written = child.write(batch.unwrap()) => written.unwrap(),
-                () = tokio::time::sleep(std::time::Duration::from_millis(1)) => dropped += 1,
+                () = tokio::time::sleep(Duration::from_millis(1)) => dropped += 1,
             }
         }
         assert!(dropped > 0);

@@ -105,6 +105,7 @@ fn every_optional_member_survives_a_round_trip() {
         "marked_invisible_at": "2023-07-31T09:00:00.123",
         "rel_size_migrated_at": "0/16960E8",
         "held_branches": {"e1bfd8c633d713d279e6fcd2bcc15b6d": "0/15A7618"},
+        "nonce": "0123456789abcdef",
         "vanilla": {"flavour": "vanilla", "system_identifier": "18446744073709551615", "timeline_id": 2,
             "wal_segment_size": 16777216, "source": "host=db user=rep", "slot": "ps",
             "import": {"start_lsn": "0/2000028", "end_lsn": "0/2000120", "done": true},

@@ -1,6 +1,6 @@
 //! Timelines that come: branches, and what an import fills.
 
-use super::{Origin, Tenant};
+use super::{Changing, Origin, Tenant};
 use crate::engine::error::{Error, Result};
 use crate::engine::timeline::{Parts, State, Timeline};
 use layer_format::Metadata;
@@ -67,11 +67,7 @@ impl Tenant {
                 timeline,
             });
         }
-        if changing.deleting.get(&id) == Some(&true) {
-            return Err(Error::Busy(
-                "deletion of the timeline is in progress".into(),
-            ));
-        }
+        self.check_not_deleting(id, &changing)?;
         let archived = |a: &TimelineId| self.timeline(*a).is_ok_and(|t| t.is_archived());
         if let Some(ancestor) = ancestor.filter(archived) {
             return Err(Error::NotAcceptable(format!(
@@ -88,6 +84,20 @@ impl Tenant {
         Ok(Reservation { tenant: self, id })
     }
 
+    /// An id whose deletion was begun stands for nothing until that has succeeded.
+    fn check_not_deleting(&self, id: TimelineId, changing: &Changing) -> Result<()> {
+        match changing.deleting.get(&id) {
+            None => Ok(()),
+            Some(true) => Err(Error::Busy(
+                "deletion of the timeline is in progress".into(),
+            )),
+            Some(false) => Err(Error::Conflict(format!(
+                "deletion of timeline {}/{id} was begun and did not succeed: delete it again before the id is used",
+                self.id
+            ))),
+        }
+    }
+
     /// Creates a branch: one index object and nothing else. The same request again returns the
     /// same timeline.
     ///
@@ -99,6 +109,7 @@ impl Tenant {
         let ancestor = self.timeline(request.ancestor)?;
         ancestor.check_active()?;
         if let Ok(existing) = self.timeline(request.id) {
+            self.check_not_deleting(request.id, &self.changing.lock())?;
             let same = existing.ancestor().is_some_and(|(a, lsn)| {
                 a.id == request.ancestor && request.at.is_none_or(|at| at.align() == lsn)
             });
@@ -257,7 +268,6 @@ impl Tenant {
         self.insert(Arc::clone(&timeline));
         let mut changing = self.changing.lock();
         changing.unsure.remove(&id);
-        changing.deleting.remove(&id);
         drop(changing);
         Ok(timeline)
     }

@@ -45,6 +45,8 @@ pub struct Tenant {
     unloaded: Mutex<BTreeMap<TimelineId, Option<TimelineId>>>,
     changing: Mutex<Changing>,
     record: RwLock<Record>,
+    /// Held while the record is changed, so that what is known of it here is the newest.
+    recording: tokio::sync::Mutex<()>,
     logical_sizes: tokio::sync::Mutex<size::LogicalSizes>,
 }
 
@@ -55,7 +57,8 @@ struct Changing {
     /// Timelines in creation, with their ancestors.
     creating: BTreeMap<TimelineId, Option<TimelineId>>,
     /// Timelines whose deletion was begun; true while it is under way. One that failed may have
-    /// left its mark, which counts at the next start.
+    /// left its mark, which counts at the next start, and may still be on its way to the bucket:
+    /// until it is repeated and succeeds the id is not used again.
     deleting: BTreeMap<TimelineId, bool>,
     /// Timelines that are being archived or unarchived.
     archiving: BTreeSet<TimelineId>,
@@ -90,6 +93,7 @@ impl Tenant {
             unloaded: Mutex::default(),
             changing: Mutex::default(),
             record: RwLock::new(record),
+            recording: tokio::sync::Mutex::default(),
             logical_sizes: tokio::sync::Mutex::default(),
         })
     }
@@ -130,6 +134,7 @@ impl Tenant {
         let lease = self.shared.lease.as_ref().ok_or_else(|| {
             Error::Precondition("this tenant's settings belong to a control plane".into())
         })?;
+        let _one_at_a_time = self.recording.lock().await;
         let record = lease.update(&self.shared.env, change).await?;
         *self.record.write() = record;
         Ok(())

@@ -248,6 +248,7 @@ impl Timeline {
         let (cutoff, held) = self.retention.below_cutoff(disk.last);
         index.metadata.latest_gc_cutoff_lsn = cutoff;
         index.held_branches = Some(held);
+        index.nonce = Some(format!("{:016x}", self.shared.env.entropy.next_u64()));
         index.metadata.initdb_lsn = self.initdb_lsn();
         index.vanilla = self.vanilla();
         self.marks.lock().put(&mut index);
