@@ -560,28 +560,22 @@ impl Run {
             ids.filter_map(|id| Some((id, oracle.branches.get(&id)?.tenant)))
                 .collect()
         };
-        for (id, tenant) in undecided {
-            let tenant = self.expect("settling", node.engine.tenant(tenant))?;
-            match tenant.delete_timeline(id).await {
-                Err(Error::TimelineNotFound { .. }) => {}
-                deleted => self.expect("deleting what may have been created", deleted)?,
-            }
-            world.set_life(id, Life::Deleted);
-        }
-        for (id, tenant) in doomed {
+        for (id, tenant) in undecided.into_iter().chain(doomed) {
             let tenant = self.expect("settling", node.engine.tenant(tenant))?;
             let has_children = {
                 let oracle = world.oracle.lock();
                 oracle.has_children(id) || !tenant.children(id).is_empty()
             };
-            if tenant.timeline(id).is_err() {
-                world.set_life(id, Life::Deleted);
-            } else if has_children {
+            if has_children && tenant.timeline(id).is_ok() {
                 world.set_life(id, Life::Live);
-            } else {
-                self.expect("deleting at the end", tenant.delete_timeline(id).await)?;
-                world.set_life(id, Life::Deleted);
+                continue;
             }
+            // Also what could not be loaded, or may have been created.
+            match tenant.delete_timeline(id).await {
+                Err(Error::TimelineNotFound { .. }) => {}
+                deleted => self.expect("deleting at the end", deleted)?,
+            }
+            world.set_life(id, Life::Deleted);
         }
         let timelines: Vec<_> = {
             let oracle = world.oracle.lock();
