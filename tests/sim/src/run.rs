@@ -13,9 +13,9 @@ use crate::trace::Trace;
 use crate::user::{self, User};
 use crate::world::World;
 use layer_format::Metadata;
-use layer_format::index_part::IndexPart;
+use layer_format::index_part::{IndexPart, Vanilla};
 use pageserver::engine::timeline::import::Layers;
-use pageserver::engine::{Error, Levels, State, Tenant};
+use pageserver::engine::{Error, Levels, State, Tenant, Timeline};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -628,9 +628,23 @@ async fn stop(node: &Node, users: &mut JoinSet<()>, abruptly: bool) {
     node.closing.store(false, Ordering::Relaxed);
 }
 
-/// Fills a new timeline as an import does.
+/// Imports a new timeline.
 pub async fn import(tenant: &Arc<Tenant>, id: TimelineId) -> Result<(), Error> {
-    let index = IndexPart::new(Metadata {
+    let timeline = begin_import(tenant, id, None).await?;
+    timeline.finish_import().await?;
+    match timeline.state() {
+        State::Active => Ok(()),
+        other => Err(Error::Internal(format!("imported, but {other:?}"))),
+    }
+}
+
+/// Fills a new timeline as an import does.
+pub async fn begin_import(
+    tenant: &Arc<Tenant>,
+    id: TimelineId,
+    vanilla: Option<Vanilla>,
+) -> Result<Arc<Timeline>, Error> {
+    let mut index = IndexPart::new(Metadata {
         disk_consistent_lsn: Lsn::INVALID,
         prev_record_lsn: None,
         ancestor_timeline: None,
@@ -639,6 +653,7 @@ pub async fn import(tenant: &Arc<Tenant>, id: TimelineId) -> Result<(), Error> {
         initdb_lsn: oracle::START,
         pg_version: PgMajor::V17,
     });
+    index.vanilla = vanilla;
     let timeline = tenant.create_for_import(id, PgMajor::V17, index).await?;
     let mut layers = Layers::new(&timeline, oracle::START);
     for (key, content) in oracle::initial() {
@@ -654,9 +669,5 @@ pub async fn import(tenant: &Arc<Tenant>, id: TimelineId) -> Result<(), Error> {
     timeline
         .adopt_import(layers.finish()?, oracle::START)
         .await?;
-    timeline.finish_import().await?;
-    match timeline.state() {
-        State::Active => Ok(()),
-        other => Err(Error::Internal(format!("imported, but {other:?}"))),
-    }
+    Ok(timeline)
 }

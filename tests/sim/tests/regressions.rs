@@ -2,15 +2,18 @@
 
 #![cfg(test)]
 
+use layer_format::index_part::{Vanilla, VanillaImport};
 use pageserver::engine::Detach;
 use pageserver::engine::timeline::Horizon;
 use pageserver::engine::timeline::compaction::Force;
 use pageserver::engine::{Error, Timeline};
 use sim::faults::Faults;
+use sim::node::ENOUGH;
 use sim::oracle::{SPARSE, START, sparse, word_page};
+use sim::run::begin_import;
 use sim::site::{CHILD, GRANDCHILD, ROOT, Site, TENANT, load_all, newest, simulated, timeline};
 use std::time::Duration;
-use types::Lsn;
+use types::{Flavour, Lsn};
 
 /// All of it is compacted.
 const ALL: Force = Force {
@@ -334,6 +337,53 @@ fn the_newest_record_is_readable_after_a_crash_whatever_is_collected_during_an_u
         assert_eq!(
             got,
             site.oracle.get(ROOT, word_page(0), end).unwrap().bytes()
+        );
+    });
+}
+
+/// While the layers of a base backup were uploaded, the import ended: the index that followed called
+/// it done, of layers that end where pages are not consistent yet.
+#[test]
+fn an_import_is_done_when_the_bucket_has_its_end() {
+    simulated(async {
+        let (mut site, node) = Site::new().await;
+        let tenant = node.engine.tenant(TENANT).unwrap();
+        let vanilla = Vanilla {
+            flavour: Flavour::Vanilla,
+            system_identifier: 1,
+            timeline_id: 1,
+            wal_segment_size: 16 << 20,
+            source: None,
+            slot: None,
+            import: Some(VanillaImport {
+                start_lsn: START,
+                end_lsn: None,
+                done: false,
+            }),
+            history: Vec::new(),
+        };
+        node.bucket.set_faults(slow(Duration::from_secs(1)));
+        let import = begin_import(&tenant, CHILD, Some(vanilla)).await.unwrap();
+        site.oracle.import(TENANT, CHILD);
+        let finish = async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            site.write(&import, 400).await;
+            import.finish_import().await
+        };
+        tokio::select! {
+            biased;
+            uploaded = import.upload() => uploaded.unwrap(),
+            finished = finish => panic!("{finished:?}"),
+        }
+        assert_eq!(import.remote_consistent_lsn(), START);
+        node.crash();
+
+        let node = site.start(None);
+        let unfinished = node.load(ENOUGH).await.unwrap();
+        assert!(node.timeline(TENANT, CHILD).is_none());
+        assert_eq!(
+            unfinished.iter().map(|u| u.timeline).collect::<Vec<_>>(),
+            [CHILD]
         );
     });
 }

@@ -251,6 +251,11 @@ impl Timeline {
         index.nonce = Some(format!("{:016x}", self.shared.env.entropy.next_u64()));
         index.metadata.initdb_lsn = self.initdb_lsn();
         index.vanilla = self.vanilla();
+        // Its pages are consistent from the end of the import on; these layers may end before.
+        let import = index.vanilla.as_mut().and_then(|v| v.import.as_mut());
+        if let Some(import) = import {
+            import.done &= import.end_lsn.is_none_or(|end| disk.last >= end);
+        }
         self.marks.lock().put(&mut index);
         index
     }
