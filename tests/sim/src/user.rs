@@ -7,6 +7,7 @@ use crate::world::World;
 use bytes::Bytes;
 use pageserver::engine::env::Clock;
 use pageserver::engine::timeline::compaction::Force;
+use pageserver::engine::timeline::scrub;
 use pageserver::engine::timeline::{Horizon, Pin};
 use pageserver::engine::{Branch, Detach, Error, ErrorKind, Levels, Timeline};
 use std::sync::Arc;
@@ -36,6 +37,7 @@ enum Op {
     Delete,
     Detach,
     Evict,
+    Scrub,
     Freeze,
     Flush,
     Checkpoint,
@@ -58,6 +60,7 @@ const WEIGHTS: &[(Op, u64)] = &[
     (Op::Delete, 15),
     (Op::Detach, 10),
     (Op::Evict, 15),
+    (Op::Scrub, 5),
     (Op::Freeze, 15),
     (Op::Flush, 20),
     (Op::Checkpoint, 20),
@@ -110,6 +113,7 @@ pub async fn run(world: Arc<World>, node: Arc<Node>, mut random: Random) {
                 Op::Delete => user.delete(&mut random).await,
                 Op::Detach => user.detach(&mut random).await,
                 Op::Evict => user.evict(&mut random).await,
+                Op::Scrub => user.scrub(&mut random).await,
                 Op::Freeze | Op::Flush | Op::Checkpoint => user.maintain(op, &mut random).await,
                 Op::Compact => user.compact(&mut random).await,
                 Op::Gc => user.gc(&mut random).await,
@@ -666,6 +670,35 @@ impl User<'_> {
             Err(Error::Precondition(_)) => Ok(()),
             Err(e) => Err(e),
         }
+    }
+
+    /// Reads all layers, slowly or at once. Nothing is ever found damaged or gone.
+    async fn scrub(&self, random: &mut Random) -> Done {
+        let Some(timeline) = self.pick(&[Life::Live], random) else {
+            return Ok(());
+        };
+        let options = scrub::Options {
+            local: true,
+            bucket: true,
+            rate: 1 << random.between(18, 32),
+        };
+        let faults = || self.world.trace.counters().faults.load(Ordering::Relaxed);
+        let before = faults();
+        let report = timeline.scrub(options).await?;
+        self.event(format!("scrubbed {}: {report:?}", timeline.id));
+        let excused = faults() > before
+            || self.node.has_rival.load(Ordering::Relaxed)
+            || self.node.power.is_dead();
+        let sound = report.lost.is_empty()
+            && report.local_repaired.is_empty()
+            && report.bucket_repaired.is_empty();
+        if !sound && !excused {
+            self.world.fail(format!(
+                "{} timeline {}: {report:?}",
+                self.node.name, timeline.id
+            ));
+        }
+        Ok(())
     }
 
     async fn maintain(&self, op: Op, random: &mut Random) -> Done {

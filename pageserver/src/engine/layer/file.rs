@@ -45,11 +45,16 @@ impl Layer {
         Ok(true)
     }
 
-    /// Puts the local file aside and fetches it again.
-    pub async fn fetch_again(&self, shared: &Shared, why: &Error) -> Result<()> {
+    /// Puts the local file aside and fetches it again. False if it was evicted meanwhile: there is
+    /// nothing to put aside.
+    pub async fn fetch_again(&self, shared: &Shared, why: &Error) -> Result<bool> {
         let _one_at_a_time = self.opening.lock().await;
+        if !self.is_resident() {
+            return Ok(false);
+        }
         self.quarantine(shared, why)?;
-        self.download(shared).await
+        self.download(shared).await?;
+        Ok(true)
     }
 
     /// Fetches the file from the bucket and verifies all of it.
@@ -138,7 +143,10 @@ impl Layer {
     pub(super) fn quarantine(&self, shared: &Shared, why: &Error) -> Result<()> {
         let path = self.local_path();
         error!(tenant = %self.tenant, timeline = %self.timeline, file = %path, "damaged, put aside and fetched again: {why}");
-        shared.metrics.checksum_failed();
+        // A file that cannot be read has not failed verification.
+        if !matches!(why, Error::Disk(_)) {
+            shared.metrics.checksum_failed();
+        }
         self.opened.close();
         self.set_resident(false);
         match shared.env.disk.rename(&path, &format!("{path}.damaged")) {

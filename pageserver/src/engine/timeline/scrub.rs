@@ -146,10 +146,11 @@ impl Timeline {
             (Some(Err(damage)), Some(Err(gone))) => Err(format!("{damage}; in the bucket: {gone}")),
             (Some(Err(damage)), _) if !uploaded => Err(format!("{damage}; not in the bucket yet")),
             (Some(Err(damage)), _) => match layer.fetch_again(&self.shared, &damage).await {
-                Ok(()) => {
+                Ok(true) => {
                     report.local_repaired.push(name.clone());
                     Ok(())
                 }
+                Ok(false) => Ok(()),
                 Err(e) if is_damage(&e) => Err(format!("{damage}; in the bucket: {e}")),
                 Err(e) => {
                     report
