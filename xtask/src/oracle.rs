@@ -2,12 +2,14 @@
 
 mod cases;
 mod recovery;
+mod table;
 
 use anyhow::{Context as _, Result, ensure};
 use cases::Cases;
 use pg_wal::record::rmgr_name;
 use std::path::PathBuf;
 use std::time::Instant;
+use table::Table;
 use tests::oracle::{Replay, Settings, campaign, replay};
 use types::{Flavour, PgMajor};
 use wal_redo::oracle::Report;
@@ -31,6 +33,9 @@ pub struct Arguments {
     /// Replay this pg_wal of a server that ran with wal_consistency_checking = 'all'; needs --major
     #[arg(long, value_name = "PG_WAL_DIR")]
     dir: Option<PathBuf>,
+    /// Write what was covered, by record type and version, as a Markdown table
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dir", "recovery"])]
+    table: Option<PathBuf>,
     /// Compare with Postgres's own recovery of a random workload instead
     #[arg(long, conflicts_with_all = ["dir", "checksums", "no_full_page_writes", "percent"])]
     recovery: bool,
@@ -95,6 +100,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         full_page_writes: !arguments.no_full_page_writes,
     };
     let runtime = tokio::runtime::Runtime::new()?;
+    let mut table = Table::default();
     for major in majors {
         let begun = Instant::now();
         let found = runtime
@@ -103,6 +109,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         print(major, &found);
         println!("{:.0} s\n", begun.elapsed().as_secs_f64());
         sum.add(&found.report);
+        table.add(major, &found.report);
+    }
+    if let Some(file) = &arguments.table {
+        let words = std::env::args().skip(1).collect::<Vec<_>>();
+        table.write(file, &format!("cargo xtask {}", words.join(" ")))?;
     }
     verdict(&sum)
 }
