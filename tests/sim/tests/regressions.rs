@@ -6,6 +6,7 @@ use layer_format::index_part::{Vanilla, VanillaImport};
 use pageserver::engine::Detach;
 use pageserver::engine::timeline::Horizon;
 use pageserver::engine::timeline::compaction::Force;
+use pageserver::engine::timeline::scrub;
 use pageserver::engine::{Error, Timeline};
 use sim::faults::Faults;
 use sim::node::ENOUGH;
@@ -385,6 +386,38 @@ fn an_import_is_done_when_the_bucket_has_its_end() {
             unfinished.iter().map(|u| u.timeline).collect::<Vec<_>>(),
             [CHILD]
         );
+    });
+}
+
+/// A scrub put the objects of a timeline back that was deleted under it.
+#[test]
+fn a_scrub_brings_nothing_of_a_deleted_timeline_back() {
+    simulated(async {
+        for wait in 0..60 {
+            let (mut site, node) = Site::new().await;
+            let child = site.branch(&node, CHILD, ROOT).await;
+            for _ in 0..4 {
+                site.write(&child, 100).await;
+                child.checkpoint().await.unwrap();
+            }
+            let tenant = node.engine.tenant(TENANT).unwrap();
+            let options = scrub::Options {
+                local: true,
+                bucket: true,
+                rate: u64::MAX,
+            };
+            node.bucket.set_faults(slow(Duration::from_millis(20)));
+            let delete = async {
+                tokio::time::sleep(Duration::from_millis(wait)).await;
+                tenant.delete_timeline(CHILD).await
+            };
+            let (scrubbed, deleted) = tokio::join!(biased; child.scrub(options), delete);
+            deleted.unwrap();
+            if let Ok(report) = scrubbed {
+                assert!(report.bucket_repaired.is_empty() && report.lost.is_empty());
+            }
+            assert_eq!(site.objects_of(CHILD), [""; 0], "{wait}");
+        }
     });
 }
 

@@ -166,24 +166,36 @@ impl Timeline {
                     false => Err(Error::Internal("no local copy".into())),
                 });
                 let written = match good {
-                    Ok(()) => self.upload_layer(layer).await,
+                    Ok(()) => self.put_back(layer).await,
                     Err(e) => Err(e),
                 };
-                report
-                    .bucket_repaired
-                    .extend(written.is_ok().then(|| name.clone()));
+                if matches!(written, Ok(false)) {
+                    return;
+                }
+                let written = written.map(|_| report.bucket_repaired.push(name.clone()));
                 warn!(tenant = %self.tenant, timeline = %self.id, layer = %name, "object in the bucket: {damage}");
                 written.map_err(|e| format!("in the bucket: {damage}; {e}"))
             }
             _ => Ok(()),
         };
         if let Err(why) = outcome {
-            // Compaction may have replaced it meanwhile.
-            if self.layers().has_file(&name) {
+            // Compaction may have replaced it meanwhile, or the timeline be deleted.
+            if self.layers().has_file(&name) && !self.cancel.is_cancelled() {
                 error!(tenant = %self.tenant, timeline = %self.id, layer = %name, "no good copy: {why}");
                 report.lost.push(format!("{name}: {why}"));
             }
         }
+    }
+
+    /// Writes an object again from the local file. False if it is gone because the timeline is.
+    async fn put_back(&self, layer: &Layer) -> Result<bool> {
+        // A deletion notes it under this lock before it lists what is to go.
+        let remote = self.remote.lock().await;
+        if self.cancel.is_cancelled() || remote.index().deleted_at.is_some() {
+            return Ok(false);
+        }
+        self.upload_layer(layer).await?;
+        Ok(true)
     }
 
     /// Reads an object in full and compares it with the index.
