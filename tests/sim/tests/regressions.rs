@@ -21,6 +21,12 @@ const ALL: Force = Force {
     l0: true,
     images: true,
 };
+/// Layers in the bucket, as fast as they can be read.
+const BUCKET: scrub::Options = scrub::Options {
+    local: false,
+    bucket: true,
+    rate: u64::MAX,
+};
 /// Nothing but the newest record stays readable.
 const NO_HISTORY: Horizon = Horizon {
     bytes: 0,
@@ -118,6 +124,64 @@ fn a_timeline_is_not_deleted_while_it_is_detached() {
             let want = site.oracle.get(ROOT, word_page(0), at).unwrap();
             assert_eq!(got.unwrap(), want.bytes());
         }
+    });
+}
+
+/// A detach was given up when the branch had its own history already. The next branch to be detached
+/// took it for one that still has the ancestor, and its own detach once more wrote the ancestor's layers
+/// over what the branch had made of them.
+#[test]
+fn a_branch_that_is_half_detached_moves_nowhere() {
+    simulated(async {
+        let mut half_detached = 0;
+        for wait in 1..300 {
+            let (mut site, node) = Site::new().await;
+            let root = timeline(&node, ROOT);
+            let tenant = node.engine.tenant(TENANT).unwrap();
+            // The layer reaches beyond the branch point, so that it is cut.
+            site.write(&root, 200).await;
+            let first = site.branch(&node, GRANDCHILD, ROOT).await;
+            site.write(&root, 200).await;
+            site.branch(&node, CHILD, ROOT).await;
+            root.checkpoint().await.unwrap();
+            site.write(&first, 200).await;
+            first.checkpoint().await.unwrap();
+
+            node.bucket.set_faults(slow(Duration::from_millis(40)));
+            tokio::select! {
+                biased;
+                r = tenant.detach_ancestor(GRANDCHILD, Detach::default()) => r.map(drop).unwrap(),
+                () = tokio::time::sleep(Duration::from_millis(wait)) => {}
+            }
+            node.bucket.set_faults(Faults::none());
+            let half = first.marks().ancestor.is_none() && first.ancestor().is_some();
+            let moved = tenant.detach_ancestor(CHILD, Detach::default()).await;
+            let moved = moved.unwrap().contains(&GRANDCHILD);
+            if half {
+                assert!(!moved && first.ancestor().is_none(), "{wait}");
+                half_detached += 1;
+            }
+            tenant
+                .detach_ancestor(GRANDCHILD, Detach::default())
+                .await
+                .unwrap();
+            node.crash();
+
+            let next = site.next().await;
+            for id in [CHILD, GRANDCHILD] {
+                let t = timeline(&next, id);
+                assert!(t.ancestor().is_none(), "{wait}");
+                let report = t.scrub(BUCKET).await.unwrap();
+                assert!(
+                    report.bucket_repaired.is_empty() && report.lost.is_empty(),
+                    "{wait}"
+                );
+                let at = t.last_record_lsn();
+                let want = site.oracle.get(id, word_page(0), at).unwrap();
+                assert_eq!(t.get(word_page(0), at).await.unwrap(), want.bytes());
+            }
+        }
+        assert!(half_detached > 0);
     });
 }
 

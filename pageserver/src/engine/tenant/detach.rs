@@ -204,11 +204,16 @@ impl Tenant {
         how: Detach,
     ) -> Result<()> {
         if branch.marks().ancestor.is_none() {
-            // An earlier attempt got this far; its index may or may not be there.
-            branch.store_marks().await?;
-            branch.leave(ancestor)?;
-            branch.forget_made();
-            return Ok(());
+            return complete(branch, ancestor).await;
+        }
+        // What is copied must not take the name of a layer that is there. The reference makes images at
+        // the branch point itself; they are as good as those that are copied.
+        let below = |l: &Arc<Layer>| l.lsns().start < at || l.is_delta() && l.lsns().start == at;
+        if branch.layers().files().any(below) {
+            return Err(Error::Internal(format!(
+                "timeline {}/{} has layers of its own below its branch point {at}",
+                self.id, branch.id
+            )));
         }
         let root = self.root_of(branch, at, how.levels)?;
         branch.block_gc(DetachAncestor).await?;
@@ -238,9 +243,12 @@ impl Tenant {
             return Ok(());
         };
         let children = self.loaded_children(id).into_iter();
-        let siblings: Vec<_> = children
+        let (siblings, left): (Vec<_>, Vec<_>) = children
             .filter(|(child, point)| *point <= at && child.id != branch.id)
-            .collect();
+            .partition(|(child, _)| child.marks().ancestor.is_some());
+        for (child, _) in left {
+            complete(&child, &ancestor).await?;
+        }
         for (child, point) in &siblings {
             branch.retention().restore_branch(child.id, *point);
         }
@@ -281,6 +289,15 @@ impl Tenant {
         }
         Ok(())
     }
+}
+
+/// Ends what an earlier attempt began: the branch has the layers of its history, and its index in the
+/// bucket may or may not say so.
+async fn complete(branch: &Timeline, ancestor: &Timeline) -> Result<()> {
+    branch.store_marks().await?;
+    branch.leave(ancestor)?;
+    branch.forget_made();
+    Ok(())
 }
 
 /// Layers of the branch that hold what it inherits, all of them in the bucket.
