@@ -185,6 +185,50 @@ fn a_branch_that_is_half_detached_moves_nowhere() {
     });
 }
 
+/// A branch that was given up while it moved to another ancestor, and then went its own way, counted as
+/// a child of that ancestor, which could not be deleted and kept history for it.
+#[test]
+fn a_branch_that_was_to_move_and_was_detached_holds_nothing() {
+    simulated(async {
+        let mut half_moved = 0;
+        for wait in 1..300 {
+            let (mut site, node) = Site::new().await;
+            let root = timeline(&node, ROOT);
+            let tenant = node.engine.tenant(TENANT).unwrap();
+            site.write(&root, 200).await;
+            let first = site.branch(&node, GRANDCHILD, ROOT).await;
+            site.write(&root, 200).await;
+            let child = site.branch(&node, CHILD, ROOT).await;
+            root.checkpoint().await.unwrap();
+
+            node.bucket.set_faults(slow(Duration::from_millis(40)));
+            tokio::select! {
+                biased;
+                r = tenant.detach_ancestor(CHILD, Detach::default()) => r.map(drop).unwrap(),
+                () = tokio::time::sleep(Duration::from_millis(wait)) => {}
+            }
+            node.bucket.set_faults(Faults::none());
+            let is = |t: Option<_>| t == Some(CHILD);
+            let noted = is(first.marks().ancestor.map(|(id, _)| id));
+            half_moved += usize::from(noted && !is(first.ancestor().map(|(t, _)| t.id)));
+            for id in [GRANDCHILD, CHILD] {
+                let detached = tenant.detach_ancestor(id, Detach::default()).await;
+                detached.unwrap();
+            }
+            assert_eq!(child.retention().branches(), [], "{wait}");
+            tenant.delete_timeline(CHILD).await.unwrap();
+            node.crash();
+
+            let next = site.next().await;
+            let t = timeline(&next, GRANDCHILD);
+            let at = t.last_record_lsn();
+            let want = site.oracle.get(GRANDCHILD, word_page(0), at).unwrap();
+            assert_eq!(t.get(word_page(0), at).await.unwrap(), want.bytes());
+        }
+        assert!(half_moved > 0);
+    });
+}
+
 /// The note of a deletion that was given up was on its way when its timeline was created once more:
 /// the next start took the new timeline for deleted.
 #[test]

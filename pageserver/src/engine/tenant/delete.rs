@@ -113,7 +113,7 @@ impl Tenant {
         let ancestor = timeline.ancestor().map(|(a, _)| a.id);
         self.unloaded.lock().insert(id, ancestor);
         self.timelines.write().remove(&id);
-        self.changing.lock().moving.remove(&id);
+        self.settle(timeline);
         self.shared.metrics.timelines.dec();
         self.remove_timeline_data(id).await?;
         self.unloaded.lock().remove(&id);

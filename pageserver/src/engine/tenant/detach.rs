@@ -204,7 +204,7 @@ impl Tenant {
         how: Detach,
     ) -> Result<()> {
         if branch.marks().ancestor.is_none() {
-            return complete(branch, ancestor).await;
+            return self.complete(branch, ancestor).await;
         }
         // What is copied must not take the name of a layer that is there. The reference makes images at
         // the branch point itself; they are as good as those that are copied.
@@ -231,8 +231,37 @@ impl Tenant {
         branch
             .become_root(layers, ancestor, root.gc_cutoff())
             .await?;
+        self.settle(branch);
         branch.forget_made();
         Ok(())
+    }
+
+    /// Ends what an earlier attempt began: the branch has the layers of its history, and its index in
+    /// the bucket may or may not say so.
+    async fn complete(&self, branch: &Timeline, ancestor: &Timeline) -> Result<()> {
+        branch.store_marks().await?;
+        branch.leave(ancestor)?;
+        self.settle(branch);
+        branch.forget_made();
+        Ok(())
+    }
+
+    /// The bucket knows which ancestor a timeline has, or that it has none: those that it was about to
+    /// get before no longer hold anything for it.
+    pub(super) fn settle(&self, timeline: &Timeline) {
+        let mut others = Vec::new();
+        let ancestor = timeline.ancestor().map(|(a, _)| a.id);
+        self.changing.lock().moving.retain(|(child, to)| {
+            if *child == timeline.id && Some(*to) != ancestor {
+                others.push(*to);
+            }
+            *child != timeline.id
+        });
+        for other in others {
+            if let Ok(other) = self.timeline(other) {
+                other.retention().remove_branch(timeline.id);
+            }
+        }
     }
 
     /// Gives the branch the children that left its former ancestor before it did.
@@ -247,9 +276,11 @@ impl Tenant {
             .filter(|(child, point)| *point <= at && child.id != branch.id)
             .partition(|(child, _)| child.marks().ancestor.is_some());
         for (child, _) in left {
-            complete(&child, &ancestor).await?;
+            self.complete(&child, &ancestor).await?;
         }
         for (child, point) in &siblings {
+            // Until it has moved it counts as a child of both.
+            self.changing.lock().moving.insert((child.id, branch.id));
             branch.retention().restore_branch(child.id, *point);
         }
         let cutoff = branch.gc_cutoff();
@@ -258,15 +289,13 @@ impl Tenant {
             branch.upload().await?;
         }
         for (child, _) in siblings {
-            // Until it has moved it counts as a child of both.
-            self.changing.lock().moving.insert(child.id, branch.id);
             let moved = child.reparent(&ancestor, branch).await;
             let gone = self.timeline(child.id).is_err();
             if gone {
                 branch.retention().remove_branch(child.id);
             }
             if gone || moved.is_ok() {
-                self.changing.lock().moving.remove(&child.id);
+                self.settle(&child);
             }
             match moved {
                 Ok(()) => {
@@ -289,15 +318,6 @@ impl Tenant {
         }
         Ok(())
     }
-}
-
-/// Ends what an earlier attempt began: the branch has the layers of its history, and its index in the
-/// bucket may or may not say so.
-async fn complete(branch: &Timeline, ancestor: &Timeline) -> Result<()> {
-    branch.store_marks().await?;
-    branch.leave(ancestor)?;
-    branch.forget_made();
-    Ok(())
 }
 
 /// Layers of the branch that hold what it inherits, all of them in the bucket.

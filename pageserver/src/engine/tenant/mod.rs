@@ -26,7 +26,7 @@ impl Changing {
     /// Timelines that are becoming children of `id`.
     fn coming(&self, id: TimelineId) -> impl Iterator<Item = TimelineId> {
         let created = self.creating.iter().filter(move |(_, a)| **a == Some(id));
-        let moved = self.moving.iter().filter(move |(_, a)| **a == id);
+        let moved = self.moving.iter().filter(move |(_, a)| *a == id);
         created.map(|(c, _)| *c).chain(moved.map(|(c, _)| *c))
     }
 }
@@ -64,8 +64,9 @@ struct Changing {
     archiving: BTreeSet<TimelineId>,
     /// The timeline that is being detached from its ancestor.
     detaching: Option<TimelineId>,
-    /// Timelines that are getting another ancestor, which is given.
-    moving: BTreeMap<TimelineId, TimelineId>,
+    /// Timelines that are getting another ancestor, which is given. More than one if attempts failed:
+    /// the bucket may have any of them.
+    moving: BTreeSet<(TimelineId, TimelineId)>,
     /// Branches whose index was sent and never answered for: the bucket may have it, or get it yet.
     unsure: BTreeMap<TimelineId, Origin>,
 }
