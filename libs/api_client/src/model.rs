@@ -301,6 +301,9 @@ pub struct ScrubReport {
     /// Layers of which a copy could not be read now, and why.
     #[serde(default)]
     pub unchecked: Vec<String>,
+    /// Objects that a crash or a takeover had left behind, removed.
+    #[serde(default)]
+    pub leftovers: usize,
 }
 
 /// A layer in memory.

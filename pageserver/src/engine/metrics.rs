@@ -49,6 +49,7 @@ pub struct Metrics {
     scrubbed_bytes: Counter,
     scrub_repairs: Counter,
     scrub_losses: Counter,
+    scrub_leftovers: Counter,
     standby_horizon: Family<TimelineLabel, Gauge>,
     /// Pages put into chains of changes that grew long.
     pub pages_materialized: Counter,
@@ -99,6 +100,7 @@ impl Metrics {
             scrubbed_bytes: Counter::default(),
             scrub_repairs: Counter::default(),
             scrub_losses: Counter::default(),
+            scrub_leftovers: Counter::default(),
             standby_horizon: Family::default(),
             pages_materialized: Counter::default(),
             wal_records: Counter::default(),
@@ -212,6 +214,11 @@ impl Metrics {
             m.scrub_losses.clone(),
         );
         r.register(
+            "scrub_leftovers",
+            "Objects of older generations that nothing named and a scrub removed",
+            m.scrub_leftovers.clone(),
+        );
+        r.register(
             "standby_horizon",
             "Lowest LSN reported by read replicas since the last garbage collection",
             m.standby_horizon.clone(),
@@ -281,10 +288,11 @@ impl Metrics {
     }
 
     /// Counts a scrub.
-    pub fn scrubbed(&self, bytes: u64, repaired: usize, lost: usize) {
+    pub fn scrubbed(&self, bytes: u64, repaired: usize, lost: usize, leftovers: usize) {
         self.scrubbed_bytes.inc_by(bytes);
         self.scrub_repairs.inc_by(repaired as u64);
         self.scrub_losses.inc_by(lost as u64);
+        self.scrub_leftovers.inc_by(leftovers as u64);
     }
 
     /// Says where the read replicas of a timeline are, if that is known.

@@ -97,6 +97,7 @@ impl Engine {
             bytes = total.bytes,
             repaired,
             lost = total.lost.len(),
+            leftovers = total.leftovers,
             "scrubbed"
         );
         total

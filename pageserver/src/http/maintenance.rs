@@ -172,6 +172,7 @@ pub async fn scrub(
         bucket_repaired: report.bucket_repaired,
         lost: report.lost,
         unchecked: report.unchecked,
+        leftovers: report.leftovers,
     }))
 }
 

@@ -127,9 +127,13 @@ impl Store {
     }
 
     /// The newest index of a timeline.
-    pub fn newest_index(&self, tenant: &TenantShardId, id: &TimelineId) -> Option<IndexPart> {
+    pub fn newest_index(
+        &self,
+        tenant: &TenantShardId,
+        id: &TimelineId,
+    ) -> Option<(String, IndexPart)> {
         let key = path::index_part_prefix(tenant, id);
-        Some(self.0.lock().newest_index(&key)?.1)
+        self.0.lock().newest_index(&key)
     }
 
     /// An object's content.

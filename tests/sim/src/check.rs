@@ -6,11 +6,10 @@ use crate::oracle::{self, Life};
 use crate::random::Random;
 use crate::user::User;
 use crate::world::World;
-use layer_format::{Name, path};
+use layer_format::path;
 use pageserver::engine::{State, Timeline};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
-use types::{Generation, Lsn, TimelineId};
+use types::{Lsn, TenantShardId, TimelineId};
 
 /// A deletion is finished at a start: somebody must have asked for it.
 pub fn may_be_deleted(world: &World, id: TimelineId) {
@@ -154,13 +153,11 @@ pub async fn everything(world: &World, node: &Node, samples: u64, random: &mut R
 
 /// Nothing is left over, right after an orderly restart of a settled node.
 ///
-/// On disk: exactly the resident layers of loaded timelines. In the bucket: for each tenant its
-/// record; for each timeline its indexes and the layers that the newest one names. Indexes of older
-/// generations may stay, and, if a crash or a takeover ever happened, so may layers of older
-/// generations than the one that was last written to.
+/// On disk: exactly the resident layers of loaded timelines. In the bucket, after a scrub: for each
+/// tenant its record; for each timeline one index and the layers that it names.
 pub fn no_leaks(world: &World, node: &Node) {
     no_strange_files(world, node);
-    bucket_is_tidy(world, node);
+    bucket_is_tidy(world);
 }
 
 /// On disk is nothing but the resident layers of loaded timelines.
@@ -190,14 +187,17 @@ pub fn intact(world: &World, node: &Node) {
     }
 }
 
-/// Paths of the layers that a node has on disk.
+/// Paths of the layers that a node has on disk. One that is being evicted when the power goes may be
+/// gone already.
 pub fn resident(node: &Node) -> BTreeSet<String> {
+    let files = node.disk.files();
     let timelines = node.timelines();
     let maps = timelines.iter().map(|t| t.layers());
     maps.flat_map(|map| {
         let resident = map.files().filter(|l| l.is_resident());
         resident.map(|l| l.local_path()).collect::<Vec<_>>()
     })
+    .filter(|path| files.contains_key(path))
     .collect()
 }
 
@@ -215,8 +215,7 @@ pub fn cache_survived(world: &World, node: &Node, before: &BTreeSet<String>) {
     }
 }
 
-fn bucket_is_tidy(world: &World, node: &Node) {
-    let disturbed = world.disturbed.load(Ordering::Relaxed);
+fn bucket_is_tidy(world: &World) {
     let lives: BTreeMap<TimelineId, Life> = {
         let oracle = world.oracle.lock();
         oracle
@@ -225,6 +224,7 @@ fn bucket_is_tidy(world: &World, node: &Node) {
             .map(|(id, b)| (*id, b.life))
             .collect()
     };
+    let mut needed: BTreeMap<TimelineId, BTreeSet<String>> = BTreeMap::new();
     for key in world.store.keys() {
         if key.ends_with("/standalone.json") {
             continue;
@@ -236,10 +236,10 @@ fn bucket_is_tidy(world: &World, node: &Node) {
         let life = lives.get(&id).copied();
         let fine = match life {
             Some(Life::Doomed) => true,
-            Some(Life::Live) => {
-                path::index_part_generation(&key).is_some()
-                    || layer_is_fine(world, node, &key, tenant, id, disturbed)
-            }
+            Some(Life::Live) => needed
+                .entry(id)
+                .or_insert_with(|| needed_objects(world, tenant, id))
+                .contains(&key),
             _ => false,
         };
         if !fine {
@@ -248,28 +248,12 @@ fn bucket_is_tidy(world: &World, node: &Node) {
     }
 }
 
-fn layer_is_fine(
-    world: &World,
-    node: &Node,
-    key: &str,
-    tenant: types::TenantShardId,
-    id: TimelineId,
-    disturbed: bool,
-) -> bool {
-    let Some(index) = world.store.newest_index(&tenant, &id) else {
-        return false;
+/// A timeline's newest index and the layers that it names.
+fn needed_objects(world: &World, tenant: TenantShardId, id: TimelineId) -> BTreeSet<String> {
+    let Some((index, content)) = world.store.newest_index(&tenant, &id) else {
+        return BTreeSet::new();
     };
-    let named = index
-        .layer_metadata
-        .iter()
-        .any(|(name, entry)| path::layer(&tenant.tenant, &id, name, entry) == key);
-    let last = key.rsplit_once('/').map_or(key, |(_, last)| last);
-    let Ok((_, generation)) = Name::parse_object(last) else {
-        return false;
-    };
-    let current: Generation = match node.engine.tenant(tenant) {
-        Ok(t) => t.generation,
-        Err(_) => return false,
-    };
-    named || disturbed && generation < current
+    let layers = content.layer_metadata.iter();
+    let layers = layers.map(|(name, entry)| path::layer(&tenant.tenant, &id, name, entry));
+    layers.chain([index]).collect()
 }

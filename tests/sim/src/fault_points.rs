@@ -110,14 +110,9 @@ fn explained(run: &Run, e: &Error) -> bool {
 
 /// An orderly restart, perhaps on another machine, until everything is loaded.
 async fn restart(run: &mut Run, old: &Node, lose_disk: bool) -> Option<Arc<Node>> {
-    let before = run.world.plan.hit();
     old.shut_down().await;
     old.ended().await;
     run.world.observe(old);
-    if run.world.plan.hit() != before {
-        // What it did not finish is left to its successor.
-        run.world.disturbed.store(true, Ordering::Relaxed);
-    }
     let mut found = match lose_disk {
         true => Found::Nothing,
         false => Found::AfterRestart(old.disk.clone()),

@@ -15,6 +15,7 @@ use crate::world::World;
 use layer_format::Metadata;
 use layer_format::index_part::{IndexPart, Vanilla};
 use pageserver::engine::timeline::import::Layers;
+use pageserver::engine::timeline::scrub;
 use pageserver::engine::{Error, Levels, State, Tenant, Timeline};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -353,7 +354,6 @@ impl Run {
 
     pub(crate) async fn lose_power(&mut self, node: &Node) {
         self.figures.crashes += 1;
-        self.world.disturbed.store(true, Ordering::Relaxed);
         self.world.trace.event(format!("{} loses power", node.name));
         self.kept = check::resident(node);
         node.crash();
@@ -381,7 +381,6 @@ impl Run {
     /// A second node attaches while the first still runs.
     async fn take_over(&mut self, old: Arc<Node>, mut users: JoinSet<()>) -> Option<Arc<Node>> {
         self.figures.takeovers += 1;
-        self.world.disturbed.store(true, Ordering::Relaxed);
         old.has_rival.store(true, Ordering::Relaxed);
         let new = self.boot(Found::Nothing).await?;
         // A tenant that the new node could not attach still belongs to the old one.
@@ -486,11 +485,37 @@ impl Run {
         let node = self.boot_in_peace(Found::Nothing).await?;
         check::everything(&self.world, &node, 6, &mut self.random).await;
         let node = self.clean_restart(node).await?;
+        self.tidy(&node).await;
         self.idle(&node).await;
         check::no_leaks(&self.world, &node);
         node.shut_down().await;
         node.ended().await;
         Some(())
+    }
+
+    /// A scrub of everything, which finds nothing but what was left behind.
+    async fn tidy(&self, node: &Node) {
+        let options = scrub::Options {
+            local: true,
+            bucket: true,
+            rate: u64::MAX,
+        };
+        for t in node.timelines() {
+            match t.scrub(options).await {
+                Ok(report) => {
+                    let sound = scrub::Report {
+                        layers: report.layers,
+                        bytes: report.bytes,
+                        leftovers: report.leftovers,
+                        ..scrub::Report::default()
+                    };
+                    if report != sound {
+                        self.world.fail(format!("timeline {}: {report:?}", t.id));
+                    }
+                }
+                Err(e) => self.world.judge(node, "scrub", &e),
+            }
+        }
     }
 
     /// In peace, whatever is on disk reaches the bucket, though nobody asks for it.

@@ -28,8 +28,6 @@ pub struct World {
     pub settings: Settings,
     /// When the run began.
     pub start: Instant,
-    /// A crash or a takeover happened: objects of older generations may be left over.
-    pub disturbed: AtomicBool,
     /// A planned fault.
     pub plan: Arc<Plan>,
     /// Timelines whose creation somebody asks for, or decides, at the moment.
@@ -49,7 +47,6 @@ impl World {
             oracle: Mutex::default(),
             settings,
             start: Instant::now(),
-            disturbed: AtomicBool::new(false),
             plan: Arc::default(),
             undecided: Mutex::default(),
             operations: AtomicU64::new(0),

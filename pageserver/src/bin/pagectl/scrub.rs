@@ -40,6 +40,12 @@ pub async fn run(session: &Session, arguments: &Scrub) -> Result<()> {
         for name in &report.bucket_repaired {
             output::line(format!("object written again: {name}"))?;
         }
+        if report.leftovers > 0 {
+            output::line(format!(
+                "{} objects that a crash or an earlier start had left behind, removed",
+                report.leftovers
+            ))?;
+        }
         for what in &report.lost {
             output::line(format!("NO GOOD COPY: {what}"))?;
         }
@@ -54,7 +60,7 @@ pub async fn run(session: &Session, arguments: &Scrub) -> Result<()> {
     );
     ensure!(
         report.unchecked.is_empty(),
-        "{} layers could not be checked; try again",
+        "{} things could not be checked; try again",
         report.unchecked.len()
     );
     Ok(())

@@ -12,6 +12,7 @@ pub mod compaction;
 mod flush;
 mod gc;
 pub mod import;
+mod leftovers;
 mod marks;
 mod read;
 mod residence;

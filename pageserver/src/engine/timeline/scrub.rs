@@ -2,7 +2,8 @@
 //! rate, compares with the digests of the index, and repairs one copy from the other.
 //!
 //! A copy is only replaced by one whose digest is right. What is damaged in both places, or gone, is
-//! reported and left as it is.
+//! reported and left as it is. Objects of older generations that nothing names are removed
+//! ([`super::leftovers`]).
 
 use super::Timeline;
 use crate::engine::error::{Error, Result};
@@ -44,6 +45,8 @@ pub struct Report {
     pub lost: Vec<String>,
     /// Layers of which a copy could not be read now, and why.
     pub unchecked: Vec<String>,
+    /// Objects of older generations that nothing named, removed.
+    pub leftovers: usize,
 }
 
 impl Report {
@@ -56,6 +59,7 @@ impl Report {
         self.bucket_repaired.extend(other.bucket_repaired);
         self.lost.extend(other.lost);
         self.unchecked.extend(other.unchecked);
+        self.leftovers += other.leftovers;
     }
 }
 
@@ -79,7 +83,8 @@ impl Timeline {
     /// Scrubs all layers.
     ///
     /// # Errors
-    /// [`Error::Shutdown`]; failures of single layers are in the report.
+    /// [`Error::Shutdown`], or [`Error::Conflict`] if the tenant was attached elsewhere; failures of
+    /// single layers are in the report.
     pub async fn scrub(&self, options: Options) -> Result<Report> {
         self.scrub_at(options, &mut Pace::new(options.rate)).await
     }
@@ -107,10 +112,19 @@ impl Timeline {
             }
             self.scrub_layer(&layer, options, &mut report, pace).await;
         }
+        if options.bucket {
+            match self.remove_leftovers().await {
+                Ok(count) => report.leftovers = count,
+                Err(e @ (Error::Shutdown | Error::Conflict(_))) => return Err(e),
+                Err(e) => report
+                    .unchecked
+                    .push(format!("objects of older generations: {e}")),
+            }
+        }
         let damaged = report.local_repaired.len() + report.bucket_repaired.len();
         self.shared
             .metrics
-            .scrubbed(report.bytes, damaged, report.lost.len());
+            .scrubbed(report.bytes, damaged, report.lost.len(), report.leftovers);
         Ok(report)
     }
 
