@@ -298,7 +298,8 @@ pub struct ScrubReport {
     pub bucket_repaired: Vec<String>,
     /// Layers of which no good copy was found, and why.
     pub lost: Vec<String>,
-    /// Layers of which a copy could not be read now, and why.
+    /// Layers of which a copy could not be read now, or what is left over that could not be listed or
+    /// removed, and why.
     #[serde(default)]
     pub unchecked: Vec<String>,
     /// Objects that a crash or a takeover had left behind, removed.

@@ -43,7 +43,8 @@ pub struct Report {
     pub bucket_repaired: Vec<String>,
     /// Layers of which no good copy was found, and why.
     pub lost: Vec<String>,
-    /// Layers of which a copy could not be read now, and why.
+    /// Layers of which a copy could not be read now, or what is left over that could not be listed or
+    /// removed, and why.
     pub unchecked: Vec<String>,
     /// Objects of older generations that nothing named, removed.
     pub leftovers: usize,
