@@ -1,10 +1,10 @@
 //! A pageserver process: started, stopped, killed and restarted by tests.
 
+use crate::port::Port;
 use anyhow::{Context, Result, bail, ensure};
 use api_client::Client;
 use api_client::model::{ImportCreate, ImportStarted, TimelineInfo};
 use std::fs::{File, OpenOptions};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -32,16 +32,12 @@ pub fn program(name: &str) -> Result<PathBuf> {
         })
 }
 
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
 /// A pageserver on a directory of its own. Killed and removed on drop.
 #[derive(Debug)]
 pub struct Daemon {
     directory: TempDir,
-    http: u16,
-    pages: u16,
+    http: Port,
+    pages: Port,
     settings: Vec<String>,
     environment: Vec<(String, String)>,
     process: Option<Child>,
@@ -57,8 +53,8 @@ impl Daemon {
     pub async fn start_with(settings: &[&str], environment: &[(&str, &str)]) -> Result<Daemon> {
         let mut daemon = Daemon {
             directory: tempfile::Builder::new().prefix("pageserver-").tempdir()?,
-            http: free_port()?,
-            pages: free_port()?,
+            http: Port::reserve()?,
+            pages: Port::reserve()?,
             settings: settings.iter().map(ToString::to_string).collect(),
             environment: environment
                 .iter()
@@ -179,7 +175,7 @@ impl Daemon {
             "{method} {path} HTTP/1.1\r\nHost: pageserver\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n",
             body.len()
         );
-        let mut socket = TcpStream::connect(("127.0.0.1", self.http)).await?;
+        let mut socket = TcpStream::connect(("127.0.0.1", self.http.number())).await?;
         socket.write_all(head.as_bytes()).await?;
         // A server that refuses a long body answers before it has read all of it.
         let _ = socket.write_all(body.as_bytes()).await;

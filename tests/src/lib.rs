@@ -5,6 +5,7 @@ pub mod accept;
 pub mod compare;
 pub mod daemon;
 pub mod oracle;
+pub mod port;
 pub mod postgres;
 pub mod recovery;
 pub mod workload;

@@ -1,15 +1,15 @@
 //! One Postgres server with a data directory of its own.
 
+use crate::port::Port;
 use crate::postgres::{Account, Install, find_tool};
 use anyhow::{Context as _, Result, bail, ensure};
-use rand::Rng as _;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
@@ -18,8 +18,6 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 pub const SUPERUSER: &str = "postgres";
 /// Wait for a server to accept connections or to stop.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Ports to choose from, below those the kernel hands out for outgoing connections.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// How a cluster is made.
 #[derive(Debug, Clone, Default)]
@@ -72,7 +70,7 @@ pub struct Cluster {
     install: Install,
     account: Account,
     directory: TempDir,
-    port: u16,
+    port: Arc<Port>,
     running: Option<Running>,
 }
 
@@ -130,7 +128,7 @@ impl Cluster {
             install: install.clone(),
             account,
             directory,
-            port: free_port()?,
+            port: Arc::new(Port::reserve()?),
             running: None,
         })
     }
@@ -208,12 +206,12 @@ impl Cluster {
 
     /// TCP port on 127.0.0.1.
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// Moves to the port of another server, from the next start on.
     pub fn take_port(&mut self, of: &Cluster) -> Result<()> {
-        self.port = of.port;
+        self.port = Arc::clone(&of.port);
         self.configure(&[])
     }
 
@@ -432,7 +430,7 @@ impl Cluster {
         let mut config = tokio_postgres::Config::new();
         config
             .host("127.0.0.1")
-            .port(self.port)
+            .port(self.port.number())
             .user(SUPERUSER)
             .dbname(dbname);
         let (client, connection) = config
@@ -549,17 +547,6 @@ fn copy_data(from: &Path, to: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn free_port() -> Result<u16> {
-    let mut random = rand::rng();
-    for _ in 0..100 {
-        let port = random.random_range(PORTS);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    bail!("no free TCP port found")
 }
 
 /// Fields of `/proc/<pid>/stat` behind the program's name, which may contain spaces: state, parent.
