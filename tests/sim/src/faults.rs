@@ -21,6 +21,14 @@ pub struct Faults {
 }
 
 impl Faults {
+    /// Nothing fails, and each request to the bucket takes up to `delay`.
+    pub fn slow(delay: Duration) -> Faults {
+        Faults {
+            delay,
+            ..Faults::none()
+        }
+    }
+
     /// A peaceful world with quick replies.
     pub fn none() -> Faults {
         Faults::default()

@@ -9,12 +9,13 @@
 use crate::bucket::Store;
 use crate::disk::SimDisk;
 use crate::node::{ENOUGH, Machine, Node, Settings};
-use crate::oracle::{Life, Oracle};
+use crate::oracle::{Life, Oracle, word_page};
 use crate::power::Power;
 use crate::random::Random;
 use crate::run::import;
 use crate::trace::Trace;
 use layer_format::path;
+use pageserver::engine::timeline::scrub;
 use pageserver::engine::{Branch, Timeline};
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -29,6 +30,13 @@ pub const ROOT: TimelineId = TimelineId([1; 16]);
 pub const CHILD: TimelineId = TimelineId([2; 16]);
 /// Id for another.
 pub const GRANDCHILD: TimelineId = TimelineId([3; 16]);
+
+/// Layers in the bucket, as fast as they can be read, and what is left over there.
+pub const SCRUB_BUCKET: scrub::Options = scrub::Options {
+    local: false,
+    bucket: true,
+    rate: u64::MAX,
+};
 
 /// Nodes one after the other, or at once, on one bucket.
 pub struct Site {
@@ -98,6 +106,14 @@ impl Site {
             let batch = self.oracle.batch(timeline.id, at, 1, true, &mut self.wal);
             timeline.write(batch.unwrap()).await.unwrap();
         }
+    }
+
+    /// A page of a timeline at its newest record is right.
+    pub async fn check_newest(&self, timeline: &Timeline) {
+        let at = timeline.last_record_lsn();
+        let want = self.oracle.get(timeline.id, word_page(0), at).unwrap();
+        let got = timeline.get(word_page(0), at).await.unwrap();
+        assert_eq!(got, want.bytes(), "timeline {} at {at}", timeline.id);
     }
 
     /// A branch at the newest LSN, also known to the oracle.

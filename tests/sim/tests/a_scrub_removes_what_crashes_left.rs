@@ -5,20 +5,12 @@
 use bucket::{Body, Bucket, PutMode};
 use bytes::Bytes;
 use layer_format::path;
-use pageserver::engine::timeline::scrub;
 use pageserver::engine::{Error, Timeline};
 use sim::faults::Faults;
-use sim::oracle::word_page;
-use sim::site::{ROOT, Site, TENANT, simulated, timeline};
+use sim::site::{ROOT, SCRUB_BUCKET, Site, TENANT, simulated, timeline};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use types::Generation;
-
-const BUCKET: scrub::Options = scrub::Options {
-    local: false,
-    bucket: true,
-    rate: u64::MAX,
-};
 
 /// Keys of what a timeline needs in the bucket.
 fn needed(t: &Timeline, index: Generation) -> BTreeSet<String> {
@@ -29,16 +21,18 @@ fn needed(t: &Timeline, index: Generation) -> BTreeSet<String> {
         .collect()
 }
 
+/// Keys of what the timeline has in the bucket.
+fn objects(site: &Site) -> BTreeSet<String> {
+    site.objects_of(ROOT).into_iter().collect()
+}
+
 /// A node that loses power after it has uploaded a layer and before it has put the index.
 async fn leave_something(site: &mut Site, node: sim::node::Node) {
     let root = timeline(&node, ROOT);
     site.write(&root, 400).await;
     let before = site.objects_of(ROOT).len();
-    let delay = Duration::from_millis(200);
-    node.bucket.set_faults(Faults {
-        delay,
-        ..Faults::none()
-    });
+    node.bucket
+        .set_faults(Faults::slow(Duration::from_millis(200)));
     let count = |site: &Site| site.objects_of(ROOT).len();
     let watch = async {
         while count(site) == before {
@@ -71,23 +65,20 @@ fn what_a_crash_left_behind_is_removed() {
         let generation = node.engine.tenant(TENANT).unwrap().generation;
         let mut expected = needed(&root, generation);
         expected.insert(strange);
-        let before: BTreeSet<String> = site.objects_of(ROOT).into_iter().collect();
-        let report = root.scrub(BUCKET).await.unwrap();
-        let after: BTreeSet<String> = site.objects_of(ROOT).into_iter().collect();
+        let before = objects(&site);
+        let report = root.scrub(SCRUB_BUCKET).await.unwrap();
+        let after = objects(&site);
         assert_eq!(after, expected);
         assert!(report.leftovers >= 2, "{report:?}");
         assert_eq!(report.leftovers, before.difference(&after).count());
         // The next one finds nothing, and puts nothing.
         let puts = site.store.puts();
-        assert_eq!(root.scrub(BUCKET).await.unwrap().leftovers, 0);
+        assert_eq!(root.scrub(SCRUB_BUCKET).await.unwrap().leftovers, 0);
         assert_eq!(site.store.puts(), puts);
         node.crash();
 
         let node = site.next().await;
-        let root = timeline(&node, ROOT);
-        let at = root.last_record_lsn();
-        let want = site.oracle.get(ROOT, word_page(0), at).unwrap();
-        assert_eq!(root.get(word_page(0), at).await.unwrap(), want.bytes());
+        site.check_newest(&timeline(&node, ROOT)).await;
     });
 }
 
@@ -98,12 +89,12 @@ fn a_superseded_node_removes_nothing() {
         leave_something(&mut site, node).await;
         let old = site.next().await;
         let new = site.next().await;
-        let before: BTreeSet<String> = site.objects_of(ROOT).into_iter().collect();
-        let e = timeline(&old, ROOT).scrub(BUCKET).await.unwrap_err();
+        let before = objects(&site);
+        let e = timeline(&old, ROOT).scrub(SCRUB_BUCKET).await.unwrap_err();
         assert!(matches!(e, Error::Conflict(_)), "{e}");
-        let after: BTreeSet<String> = site.objects_of(ROOT).into_iter().collect();
+        let after = objects(&site);
         assert_eq!(before.difference(&after).count(), 0);
-        let report = timeline(&new, ROOT).scrub(BUCKET).await.unwrap();
+        let report = timeline(&new, ROOT).scrub(SCRUB_BUCKET).await.unwrap();
         assert!(report.leftovers >= 2, "{report:?}");
     });
 }

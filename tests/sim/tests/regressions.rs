@@ -3,7 +3,6 @@
 #![cfg(test)]
 
 use layer_format::index_part::{Vanilla, VanillaImport};
-use pageserver::engine::Detach;
 use pageserver::engine::timeline::Horizon;
 use pageserver::engine::timeline::compaction::Force;
 use pageserver::engine::timeline::scrub;
@@ -21,25 +20,11 @@ const ALL: Force = Force {
     l0: true,
     images: true,
 };
-/// Layers in the bucket, as fast as they can be read.
-const BUCKET: scrub::Options = scrub::Options {
-    local: false,
-    bucket: true,
-    rate: u64::MAX,
-};
 /// Nothing but the newest record stays readable.
 const NO_HISTORY: Horizon = Horizon {
     bytes: 0,
     pitr: Duration::ZERO,
 };
-
-/// Each request to the bucket takes up to `delay`.
-fn slow(delay: Duration) -> Faults {
-    Faults {
-        delay,
-        ..Faults::none()
-    }
-}
 
 /// A read on a branch waited for its ancestor to reach the branch point, although nothing above
 /// the LSN asked for was needed.
@@ -72,7 +57,8 @@ fn a_timeline_is_not_deleted_while_a_branch_of_it_is_created() {
             let (mut site, node) = Site::new().await;
             let tenant = node.engine.tenant(TENANT).unwrap();
             site.branch(&node, CHILD, ROOT).await;
-            node.bucket.set_faults(slow(Duration::from_millis(20)));
+            node.bucket
+                .set_faults(Faults::slow(Duration::from_millis(20)));
             let branch = tenant.branch(newest(GRANDCHILD, CHILD));
             let delete = tenant.delete_timeline(CHILD);
             let (branched, deleted) = match delete_first {
@@ -92,143 +78,6 @@ fn a_timeline_is_not_deleted_while_a_branch_of_it_is_created() {
     });
 }
 
-/// A timeline was deleted while it was detached from its ancestor, and then given a child: the
-/// branch that had left the ancestor before it.
-#[test]
-fn a_timeline_is_not_deleted_while_it_is_detached() {
-    simulated(async {
-        for delete_first in [false, true] {
-            let (mut site, node) = Site::new().await;
-            let root = timeline(&node, ROOT);
-            site.write(&root, 400).await;
-            site.branch(&node, GRANDCHILD, ROOT).await;
-            let at = root.last_record_lsn();
-            site.write(&root, 400).await;
-            site.branch(&node, CHILD, ROOT).await;
-            node.bucket.set_faults(slow(Duration::from_millis(20)));
-            let tenant = node.engine.tenant(TENANT).unwrap();
-            let detach = tenant.detach_ancestor(CHILD, Detach::default());
-            let delete = tenant.delete_timeline(CHILD);
-            let (detached, deleted) = match delete_first {
-                false => tokio::join!(biased; detach, delete),
-                true => {
-                    let (deleted, detached) = tokio::join!(biased; delete, detach);
-                    (detached, deleted)
-                }
-            };
-            assert_eq!(deleted.is_ok(), delete_first, "{deleted:?}");
-            assert_eq!(detached.is_ok(), !delete_first, "{detached:?}");
-
-            let next = site.next().await;
-            let got = timeline(&next, GRANDCHILD).get(word_page(0), at).await;
-            let want = site.oracle.get(ROOT, word_page(0), at).unwrap();
-            assert_eq!(got.unwrap(), want.bytes());
-        }
-    });
-}
-
-/// A detach was given up when the branch had its own history already. The next branch to be detached
-/// took it for one that still has the ancestor, and its own detach once more wrote the ancestor's layers
-/// over what the branch had made of them.
-#[test]
-fn a_branch_that_is_half_detached_moves_nowhere() {
-    simulated(async {
-        let mut half_detached = 0;
-        for wait in 1..300 {
-            let (mut site, node) = Site::new().await;
-            let root = timeline(&node, ROOT);
-            let tenant = node.engine.tenant(TENANT).unwrap();
-            // The layer reaches beyond the branch point, so that it is cut.
-            site.write(&root, 200).await;
-            let first = site.branch(&node, GRANDCHILD, ROOT).await;
-            site.write(&root, 200).await;
-            site.branch(&node, CHILD, ROOT).await;
-            root.checkpoint().await.unwrap();
-            site.write(&first, 200).await;
-            first.checkpoint().await.unwrap();
-
-            node.bucket.set_faults(slow(Duration::from_millis(40)));
-            tokio::select! {
-                biased;
-                r = tenant.detach_ancestor(GRANDCHILD, Detach::default()) => r.map(drop).unwrap(),
-                () = tokio::time::sleep(Duration::from_millis(wait)) => {}
-            }
-            node.bucket.set_faults(Faults::none());
-            let half = first.marks().ancestor.is_none() && first.ancestor().is_some();
-            let moved = tenant.detach_ancestor(CHILD, Detach::default()).await;
-            let moved = moved.unwrap().contains(&GRANDCHILD);
-            if half {
-                assert!(!moved && first.ancestor().is_none(), "{wait}");
-                half_detached += 1;
-            }
-            tenant
-                .detach_ancestor(GRANDCHILD, Detach::default())
-                .await
-                .unwrap();
-            node.crash();
-
-            let next = site.next().await;
-            for id in [CHILD, GRANDCHILD] {
-                let t = timeline(&next, id);
-                assert!(t.ancestor().is_none(), "{wait}");
-                let report = t.scrub(BUCKET).await.unwrap();
-                assert!(
-                    report.bucket_repaired.is_empty() && report.lost.is_empty(),
-                    "{wait}"
-                );
-                let at = t.last_record_lsn();
-                let want = site.oracle.get(id, word_page(0), at).unwrap();
-                assert_eq!(t.get(word_page(0), at).await.unwrap(), want.bytes());
-            }
-        }
-        assert!(half_detached > 0);
-    });
-}
-
-/// A branch that was given up while it moved to another ancestor, and then went its own way, counted as
-/// a child of that ancestor, which could not be deleted and kept history for it.
-#[test]
-fn a_branch_that_was_to_move_and_was_detached_holds_nothing() {
-    simulated(async {
-        let mut half_moved = 0;
-        for wait in 1..300 {
-            let (mut site, node) = Site::new().await;
-            let root = timeline(&node, ROOT);
-            let tenant = node.engine.tenant(TENANT).unwrap();
-            site.write(&root, 200).await;
-            let first = site.branch(&node, GRANDCHILD, ROOT).await;
-            site.write(&root, 200).await;
-            let child = site.branch(&node, CHILD, ROOT).await;
-            root.checkpoint().await.unwrap();
-
-            node.bucket.set_faults(slow(Duration::from_millis(40)));
-            tokio::select! {
-                biased;
-                r = tenant.detach_ancestor(CHILD, Detach::default()) => r.map(drop).unwrap(),
-                () = tokio::time::sleep(Duration::from_millis(wait)) => {}
-            }
-            node.bucket.set_faults(Faults::none());
-            let is = |t: Option<_>| t == Some(CHILD);
-            let noted = is(first.marks().ancestor.map(|(id, _)| id));
-            half_moved += usize::from(noted && !is(first.ancestor().map(|(t, _)| t.id)));
-            for id in [GRANDCHILD, CHILD] {
-                let detached = tenant.detach_ancestor(id, Detach::default()).await;
-                detached.unwrap();
-            }
-            assert_eq!(child.retention().branches(), [], "{wait}");
-            tenant.delete_timeline(CHILD).await.unwrap();
-            node.crash();
-
-            let next = site.next().await;
-            let t = timeline(&next, GRANDCHILD);
-            let at = t.last_record_lsn();
-            let want = site.oracle.get(GRANDCHILD, word_page(0), at).unwrap();
-            assert_eq!(t.get(word_page(0), at).await.unwrap(), want.bytes());
-        }
-        assert!(half_moved > 0);
-    });
-}
-
 /// The note of a deletion that was given up was on its way when its timeline was created once more:
 /// the next start took the new timeline for deleted.
 #[test]
@@ -239,7 +88,8 @@ fn a_timeline_is_not_created_while_a_deletion_may_still_take_effect() {
             let (mut site, node) = Site::new().await;
             let tenant = node.engine.tenant(TENANT).unwrap();
             tenant.branch(newest(CHILD, ROOT)).await.unwrap();
-            node.bucket.set_faults(slow(Duration::from_millis(40)));
+            node.bucket
+                .set_faults(Faults::slow(Duration::from_millis(40)));
             tokio::select! {
                 biased;
                 deleted = tenant.delete_timeline(CHILD) => deleted.unwrap(),
@@ -424,7 +274,7 @@ fn the_newest_record_is_readable_after_a_crash_whatever_is_collected_during_an_u
         let (mut site, node) = Site::new().await;
         let root = timeline(&node, ROOT);
         site.write(&root, 400).await;
-        node.bucket.set_faults(slow(Duration::from_secs(1)));
+        node.bucket.set_faults(Faults::slow(Duration::from_secs(1)));
         root.freeze_and_flush().await.unwrap();
         let end = root.last_record_lsn();
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -471,7 +321,7 @@ fn an_import_is_done_when_the_bucket_has_its_end() {
             }),
             history: Vec::new(),
         };
-        node.bucket.set_faults(slow(Duration::from_secs(1)));
+        node.bucket.set_faults(Faults::slow(Duration::from_secs(1)));
         let import = begin_import(&tenant, CHILD, Some(vanilla)).await.unwrap();
         site.oracle.import(TENANT, CHILD);
         let finish = async {
@@ -514,7 +364,8 @@ fn a_scrub_brings_nothing_of_a_deleted_timeline_back() {
                 bucket: true,
                 rate: u64::MAX,
             };
-            node.bucket.set_faults(slow(Duration::from_millis(20)));
+            node.bucket
+                .set_faults(Faults::slow(Duration::from_millis(20)));
             let delete = async {
                 tokio::time::sleep(Duration::from_millis(wait)).await;
                 tenant.delete_timeline(CHILD).await
@@ -539,7 +390,7 @@ fn a_branch_whose_history_was_not_held_is_left_out() {
         site.write(&root, 1000).await;
         root.checkpoint().await.unwrap();
         let at = root.last_record_lsn();
-        old.bucket.set_faults(slow(Duration::from_secs(10)));
+        old.bucket.set_faults(Faults::slow(Duration::from_secs(10)));
         let tenant = old.engine.tenant(TENANT).unwrap();
         let asked = tenant.branch(newest(CHILD, ROOT));
         tokio::select! {
@@ -643,7 +494,8 @@ fn a_creation_with_an_unknown_outcome_can_be_taken_back() {
         let (mut site, node) = Site::new().await;
         let root = timeline(&node, ROOT);
         site.write(&root, 1000).await;
-        node.bucket.set_faults(slow(Duration::from_secs(10)));
+        node.bucket
+            .set_faults(Faults::slow(Duration::from_secs(10)));
         let tenant = node.engine.tenant(TENANT).unwrap();
         let asked = tenant.branch(newest(CHILD, ROOT));
         tokio::select! {
@@ -786,7 +638,8 @@ fn a_timeline_that_is_loaded_holds_its_children_from_the_first_moment() {
         node.engine.shutdown().await;
 
         let node = site.start(None);
-        node.bucket.set_faults(slow(Duration::from_millis(50)));
+        node.bucket
+            .set_faults(Faults::slow(Duration::from_millis(50)));
         let held = || {
             let mut found = 0;
             for t in node.engine.timers().live() {
@@ -820,7 +673,8 @@ fn an_upload_that_is_dropped_is_made_up_for() {
         let (mut site, node) = Site::new().await;
         let root = timeline(&node, ROOT);
         site.write(&root, 400).await;
-        node.bucket.set_faults(slow(Duration::from_millis(400)));
+        node.bucket
+            .set_faults(Faults::slow(Duration::from_millis(400)));
         root.freeze_and_flush().await.unwrap();
         // The job that the flush has queued comes to nothing.
         let queued = root.upload();
@@ -851,7 +705,8 @@ fn a_deletion_of_layers_that_is_dropped_is_made_up_for() {
         root.compact(force).await.unwrap();
         assert!(root.layers_to_delete() > 0);
         for wait in 1..500 {
-            node.bucket.set_faults(slow(Duration::from_millis(40)));
+            node.bucket
+                .set_faults(Faults::slow(Duration::from_millis(40)));
             tokio::select! {
                 biased;
                 _ = root.upload() => {}

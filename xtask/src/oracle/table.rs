@@ -74,3 +74,41 @@ fn cell(row: Option<&Row>) -> String {
         Some(r) => format!("{} · {}", r.records, r.compared),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_went_wrong_stands_in_its_cell_and_in_the_sum() {
+        let row = Row {
+            records: 5,
+            compared: 3,
+            ..Row::default()
+        };
+        let wrong = Row {
+            mismatched: 1,
+            strict: 1,
+            errors: 1,
+            ..row
+        };
+        let refused = Row {
+            records: 2,
+            errors: 2,
+            ..Row::default()
+        };
+        assert_eq!(cell(None), "");
+        assert_eq!(cell(Some(&row)), "5 · 3");
+        assert_eq!(cell(Some(&wrong)), "5 · 3, 3 wrong");
+        assert_eq!(cell(Some(&refused)), "2 · 0, 2 wrong");
+        let mut table = Table::default();
+        for (major, row) in [(PgMajor::V17, row), (PgMajor::V18, wrong)] {
+            let mut report = Report::default();
+            report.rows.insert((10, 0), row);
+            table.add(major, &report);
+        }
+        let text = table.text("test").unwrap();
+        assert!(text.contains(" 5 · 3 | 5 · 3, 3 wrong |\n"), "{text}");
+        assert!(text.ends_with("\nWrong: **3**.\n"), "{text}");
+    }
+}

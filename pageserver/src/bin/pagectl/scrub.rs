@@ -60,7 +60,7 @@ pub async fn run(session: &Session, arguments: &Scrub) -> Result<()> {
     );
     ensure!(
         report.unchecked.is_empty(),
-        "{} things could not be checked; try again",
+        "{} checks could not be made; try again",
         report.unchecked.len()
     );
     Ok(())

@@ -14,25 +14,12 @@ use std::collections::HashSet;
 use tracing::info;
 use types::Generation;
 
-/// What an object of a timeline is, by its key.
-enum Object {
-    Index(Generation),
-    Layer(Generation),
-    /// Something that this program does not know, and leaves alone.
-    Other,
-}
-
-impl Object {
-    fn of(key: &str) -> Object {
-        if let Some(generation) = path::index_part_generation(key) {
-            return Object::Index(generation);
-        }
-        let name = key.rsplit_once('/').map_or(key, |(_, name)| name);
-        match Name::parse_object(name) {
-            Ok((_, generation)) => Object::Layer(generation),
-            Err(_) => Object::Other,
-        }
-    }
+/// Generation of a layer object, by its key.
+fn layer_generation(key: &str) -> Option<Generation> {
+    let name = key.rsplit_once('/').map_or(key, |(_, name)| name);
+    Name::parse_object(name)
+        .ok()
+        .map(|(_, generation)| generation)
 }
 
 impl Timeline {
@@ -47,34 +34,39 @@ impl Timeline {
             return Ok(0);
         }
         let bucket = &self.shared.env.bucket;
-        let mut remote = self.remote.lock().await;
         let listing = bucket
             .list(&path::timeline(&self.tenant, &self.id), false)
             .await?;
         let keys: Vec<String> = listing.objects.into_iter().map(|o| o.key).collect();
+        let mut remote = self.remote.lock().await;
         let indexes = keys.iter().filter_map(|k| path::index_part_generation(k));
         let in_use = indexes.filter(|g| *g <= self.generation).max();
-        let named = self.needed(remote.index());
-        let is_left = |key: &&String| match Object::of(key) {
-            Object::Index(generation) => in_use.is_some_and(|newest| generation < newest),
-            Object::Layer(generation) => generation < self.generation && !named.contains(*key),
-            Object::Other => false,
+        let none_left = match in_use {
+            None => true,
+            Some(in_use) => self.leftovers(&keys, in_use, remote.index()).is_empty(),
         };
-        if !keys.iter().any(|k| is_left(&k)) || remote.index().deleted_at.is_some() {
+        if none_left || remote.index().deleted_at.is_some() {
             return Ok(0);
         }
         // This generation's index, and the question whether it still is the newest.
         self.upload_now(&mut remote).await?;
-        let needed = self.needed(remote.index());
-        let older = |key: &String| match Object::of(key) {
-            Object::Index(generation) => generation < self.generation,
-            Object::Layer(generation) => generation < self.generation && !needed.contains(key),
-            Object::Other => false,
-        };
-        let left: Vec<String> = keys.into_iter().filter(older).collect();
+        let left = self.leftovers(&keys, self.generation, remote.index());
         bucket.delete(&left).await?;
         info!(tenant = %self.tenant, timeline = %self.id, objects = left.len(), first = ?left.first(), "objects of older generations that nothing names, removed");
         Ok(left.len())
+    }
+
+    /// Of these keys, the indexes older than `newest` and the layers of generations before ours that
+    /// nothing needs. What this program does not know is not among them.
+    fn leftovers(&self, keys: &[String], newest: Generation, index: &IndexPart) -> Vec<String> {
+        let needed = self.needed(index);
+        let is_left = |key: &&String| match path::index_part_generation(key) {
+            Some(generation) => generation < newest,
+            None => {
+                layer_generation(key).is_some_and(|g| g < self.generation) && !needed.contains(*key)
+            }
+        };
+        keys.iter().filter(is_left).cloned().collect()
     }
 
     /// Keys of the layers that an index names, of those in use, and of those that wait for their last
